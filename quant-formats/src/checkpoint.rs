@@ -1,0 +1,176 @@
+//! [`Checkpoint`]: an opened model of any format.
+//!
+//! Every format comes down to the same thing: named tensors whose parts are byte ranges of a few files. A reader checks a
+//! header whole and fills in this table; after that all formats are read by the same few lines.
+
+use std::path::{Path, PathBuf};
+
+use quant_core::source::{Source, Tensor};
+use quant_core::{Error, Result};
+
+use crate::input::Input;
+
+/// A container format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One safetensors file.
+    Safetensors,
+    /// A folder in the layout of Hugging Face: one or more safetensors files and the files beside them.
+    Hf,
+    /// A BQT file.
+    Bqt,
+}
+
+impl Format {
+    /// The name shown to people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Safetensors => "safetensors",
+            Format::Hf => "Hugging Face",
+            Format::Bqt => "BQT",
+        }
+    }
+}
+
+/// Where the bytes of a part, or of a file carried along, lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum At {
+    /// From `offset` on in the opened file of this index.
+    File {
+        /// Index into [`Checkpoint::inputs`].
+        input: usize,
+        /// Offset in that file.
+        offset: u64,
+    },
+    /// Bytes that the reader derived from the header.
+    Bytes(Vec<u8>),
+}
+
+/// A file that belongs to the model and is not made of tensors: config.json, a tokenizer, a licence.
+#[derive(Clone, Debug)]
+pub struct SideFile {
+    /// Its name in the model's folder.
+    pub name: String,
+    /// Its size.
+    pub n_bytes: u64,
+    /// Its bytes.
+    pub at: At,
+}
+
+/// How the tensors lay in safetensors files, complete enough to write those files again byte for byte.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// The files. The name is empty for a model that was one file on its own.
+    pub files: Vec<OriginFile>,
+    /// For each tensor, for each part: its file, and its offset from the start of that file. None for derived parts.
+    pub places: Vec<Vec<Option<Place>>>,
+    /// The index file of a sharded model, verbatim.
+    pub index: Option<SideFile>,
+}
+
+/// One safetensors file of an [`Origin`].
+#[derive(Clone, Debug)]
+pub struct OriginFile {
+    /// Its name in the model's folder.
+    pub name: String,
+    /// Its size.
+    pub n_bytes: u64,
+    /// Everything before the data: length and header.
+    pub head: SideFile,
+}
+
+/// A place in a file of an [`Origin`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Index into [`Origin::files`].
+    pub file: usize,
+    /// Offset from the start of the file.
+    pub offset: u64,
+}
+
+/// An opened model.
+pub struct Checkpoint {
+    /// The container.
+    pub format: Format,
+    /// The path it was opened by.
+    pub path: PathBuf,
+    /// The tensors.
+    pub tensors: Vec<Tensor>,
+    /// For each tensor, for each part, where its bytes lie.
+    pub places: Vec<Vec<At>>,
+    /// The files that hold them.
+    pub inputs: Vec<Input>,
+    /// The metadata of the container, in order.
+    pub metadata: Vec<(String, String)>,
+    /// The files carried along.
+    pub side_files: Vec<SideFile>,
+    /// How to write the safetensors files again that these tensors came in.
+    pub origin: Option<Origin>,
+    /// What a user should know: files that are not carried along, totals that do not add up.
+    pub notes: Vec<String>,
+}
+
+impl Checkpoint {
+    /// Reads bytes that lie at `at`, from `offset` on.
+    ///
+    /// # Errors
+    /// If the file cannot be read or has changed.
+    pub fn read_at(&self, at: &At, offset: u64, out: &mut [u8]) -> Result<()> {
+        match at {
+            At::File { input, offset: base } => self.inputs[*input].read_at(base + offset, out),
+            At::Bytes(bytes) => {
+                let range = usize::try_from(offset).ok().and_then(|start| bytes.get(start..start.checked_add(out.len())?));
+                let bytes = range.ok_or_else(|| Error::file(&self.path, "a derived part is shorter than its size"))?;
+                out.copy_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// The bytes of a small file carried along.
+    ///
+    /// # Errors
+    /// If it is larger than 64 MiB, or cannot be read.
+    pub fn side_file(&self, file: &SideFile) -> Result<Vec<u8>> {
+        if file.n_bytes > 64 << 20 {
+            return Err(Error::file(&self.path.join(&file.name), format!("found {} bytes, at most 64 MiB are read at once", file.n_bytes)));
+        }
+        let mut bytes = vec![0; file.n_bytes as usize];
+        self.read_at(&file.at, 0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The bytes of config.json, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn config(&self) -> Result<Option<Vec<u8>>> {
+        self.side_files.iter().find(|f| f.name == "config.json").map(|f| self.side_file(f)).transpose()
+    }
+
+    /// Checks that no file has changed since it was opened.
+    ///
+    /// # Errors
+    /// Naming the first that has.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.inputs.iter().try_for_each(Input::check_unchanged)
+    }
+
+    /// The file that holds a tensor's first part; for messages.
+    pub fn file_of(&self, tensor: usize) -> &Path {
+        match self.places[tensor].first() {
+            Some(At::File { input, .. }) => self.inputs[*input].path(),
+            _ => &self.path,
+        }
+    }
+}
+
+impl Source for Checkpoint {
+    fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    fn read(&self, tensor: usize, part: usize, offset: u64, out: &mut [u8]) -> Result<()> {
+        self.read_at(&self.places[tensor][part], offset, out)
+    }
+}
