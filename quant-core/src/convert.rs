@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
+use crate::backend::{Backend, Cpu};
 use crate::codec::{Codec, Fill, Known, Measured, Scan, Tally, Unfit, slab_granule};
 use crate::plan::{PartFill, Plan, Planned, View};
 use crate::sink::{Observer, Sink};
@@ -49,6 +50,7 @@ const COPY: u64 = 1 << 20;
 /// A pass over the source under a plan.
 pub struct Pass<'a> {
     source: &'a dyn Source,
+    backend: &'a dyn Backend,
     slab: u64,
     pool: rayon::ThreadPool,
 }
@@ -94,7 +96,18 @@ impl<'a> Pass<'a> {
         let threads = ((limit / slab) as usize).clamp(1, budget.threads.max(1));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = pool.map_err(|e| Error::request(format!("cannot start {threads} threads: {e}")))?;
-        Ok(Pass { source, slab, pool })
+        Ok(Pass { source, backend: &Cpu, slab, pool })
+    }
+
+    /// The same pass with slabs encoded by `backend`.
+    #[must_use]
+    pub fn on(self, backend: &'a dyn Backend) -> Pass<'a> {
+        Pass { backend, ..self }
+    }
+
+    /// Runs other work on the threads of the pass.
+    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(work)
     }
 
     /// Runs the plan into `sink`. Returns what happened to each tensor.
@@ -162,7 +175,7 @@ impl<'a> Pass<'a> {
             }
             Job::Encode(work, range) => {
                 work.decode(self.source, range.clone(), scratch)?;
-                let tally = work.encode(range.clone(), scratch)?;
+                let tally = work.encode(self.backend, range.clone(), scratch)?;
                 work.write(sink, range.clone(), scratch)?;
                 if tally != Tally::default() {
                     tallies.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[work.index].merge(tally);
@@ -254,7 +267,16 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Decodes consecutive elements of the source tensor.
+    /// Decodes consecutive elements of the source tensor, wherever they start: codes are unpacked from whole bytes on.
+    fn decode_unaligned(&self, source: &dyn Source, at: u64, out: &mut [f32], buffers: &mut Vec<Vec<u8>>) -> Result<()> {
+        let before = (at % 8) as usize;
+        let mut whole = vec![0.0; before + out.len()];
+        self.decode_run(source, at - before as u64, &mut whole, buffers)?;
+        out.copy_from_slice(&whole[before..]);
+        Ok(())
+    }
+
+    /// Decodes consecutive elements of the source tensor, from a multiple of 8 on.
     fn decode_run(&self, source: &dyn Source, at: u64, out: &mut [f32], buffers: &mut Vec<Vec<u8>>) -> Result<()> {
         let parts = self.from.parts();
         if buffers.len() < parts.len() {
@@ -270,7 +292,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Decodes a range of the transpose of a dense matrix: for each row of the source the columns that the range needs.
+    /// Decodes a range of the transpose of a matrix: for each row of the source the columns that the range needs.
     fn decode_transposed(&self, source: &dyn Source, range: Range<u64>, scratch: &mut Scratch) -> Result<()> {
         let &[rows, columns] = &self.tensor.shape[..] else {
             return Err(Error::request(format!("tensor '{}': only a matrix can be transposed", self.tensor.name)));
@@ -281,7 +303,7 @@ impl<'a> Work<'a> {
         let (first, last) = (range.start / rows, (range.end - 1) / rows);
         let mut run = vec![0.0; (last - first + 1) as usize];
         for row in 0..rows {
-            self.decode_run(source, row * columns + first, &mut run, &mut scratch.parts)?;
+            self.decode_unaligned(source, row * columns + first, &mut run, &mut scratch.parts)?;
             for (column, &value) in (first..).zip(&run) {
                 let element = column * rows + row;
                 if range.contains(&element) {
@@ -292,9 +314,9 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    fn encode(&self, range: Range<u64>, scratch: &mut Scratch) -> Result<Tally> {
+    fn encode(&self, backend: &dyn Backend, range: Range<u64>, scratch: &mut Scratch) -> Result<Tally> {
         scratch.out.resize_with(self.to.parts().len(), Vec::new);
-        let tally = self.to.encode(&self.planned.known, range.start, &mut scratch.numbers, &mut scratch.out);
+        let tally = backend.encode(&*self.to, &self.planned.known, range.start, &mut scratch.numbers, &mut scratch.out);
         tally.map_err(|unfit| self.refused(unfit))
     }
 

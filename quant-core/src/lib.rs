@@ -13,6 +13,7 @@
 //! Nothing here opens a file, prints, or knows a file format.
 
 pub mod aten;
+pub mod backend;
 pub mod codec;
 pub mod convert;
 pub mod dtype;

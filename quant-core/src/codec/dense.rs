@@ -5,10 +5,10 @@
 //! | `f64` | exact | – |
 //! | `f32` | as it is | – |
 //! | `f16` `bf16` `f8_e5m2` | to nearest, ties to even; subnormals kept | ±Inf, counted |
-//! | `f8_e4m3` | the same; no infinity, largest 448 | NaN, counted, as PyTorch does |
+//! | `f8_e4m3` | the same; no infinity | ±448, the largest, counted, as PyTorch 2.15 does; so for ±Inf |
 //!
 //! Numbers between codecs are f32, so f64 weights are rounded to f32 first, as PyTorch does on the way to f16 and bf16.
-//! NaN stays NaN (quiet, its payload cut), ±Inf stays ±Inf where the type has it. −0 stays −0.
+//! NaN stays NaN (quiet, its payload cut). −0 stays −0.
 //!
 //! **Layout.** `data`: the tensor's own shape, `bits` bits a weight, no alignment needed.
 //!
@@ -61,7 +61,7 @@ impl Codec for Dense {
             Dtype::F8E5M2 => encode_each(x, out, |v| [to_f8_e5m2(v)]),
             other => unreachable!("{other} has no dense codec"),
         }
-        let overflows = largest(self.dtype).map_or(0, |limit| count_overflows(x, limit));
+        let overflows = largest(self.dtype).map_or(0, |limit| count_overflows(x, limit, self.dtype == Dtype::F8E4M3));
         Ok(Tally { overflows, ..Tally::default() })
     }
 
@@ -145,10 +145,12 @@ fn largest(dtype: Dtype) -> Option<u32> {
     })
 }
 
-fn count_overflows(x: &[f32], limit: u32) -> u64 {
+/// How many numbers are of the magnitude `limit` or more, counting infinities only where they are lost.
+fn count_overflows(x: &[f32], limit: u32, loses_infinity: bool) -> u64 {
+    let end = 0x7f80_0000 + u32::from(loses_infinity);
     let over = |v: &f32| {
         let magnitude = v.to_bits() & 0x7fff_ffff;
-        u32::from(magnitude >= limit) & u32::from(magnitude < 0x7f80_0000)
+        u32::from(magnitude >= limit) & u32::from(magnitude < end)
     };
     x.chunks(1024).map(|chunk| u64::from(chunk.iter().map(over).sum::<u32>())).sum()
 }
@@ -172,7 +174,11 @@ fn to_f8(v: f32, mantissa: u32, bias: i32) -> u8 {
 
 fn to_f8_e4m3(v: f32) -> u8 {
     let sign = (v.to_bits() >> 24 & 0x80) as u8;
-    if v.is_nan() || v.abs() > 464.0 { sign | 0x7f } else { sign | to_f8(v, 3, 7) }
+    match v.abs() {
+        _ if v.is_nan() => sign | 0x7f,
+        magnitude if magnitude >= 464.0 => sign | 0x7e,
+        _ => sign | to_f8(v, 3, 7),
+    }
 }
 
 fn to_f8_e5m2(v: f32) -> u8 {
@@ -226,7 +232,7 @@ mod tests {
                 assert_eq!(encode(-v), nearest(dtype, -v), "{dtype} -{v:e}");
             }
         }
-        assert_eq!((to_f8_e4m3(464.0), to_f8_e4m3(464.1), to_f8_e4m3(f32::NEG_INFINITY)), (0x7e, 0x7f, 0xff));
+        assert_eq!((to_f8_e4m3(463.9), to_f8_e4m3(1e9), to_f8_e4m3(f32::NEG_INFINITY)), (0x7e, 0x7e, 0xfe));
         assert_eq!((to_f8_e5m2(61_439.0), to_f8_e5m2(61_440.0), to_f8_e5m2(f32::NEG_INFINITY)), (0x7b, 0x7c, 0xfc));
     }
 
@@ -245,10 +251,13 @@ mod tests {
             let mut x = [limit, limit.next_down(), -limit, f32::INFINITY, f32::NAN, 1.0];
             let mut out = [Vec::new()];
             let tally = Dense::new(dtype, &[6]).encode(&Known::Nothing, 0, &mut x, &mut out).unwrap();
-            assert_eq!(tally.overflows, 2, "{dtype}");
+            let saturates = dtype == Dtype::F8E4M3;
+            assert_eq!(tally.overflows, if saturates { 3 } else { 2 }, "{dtype}");
             let mut back = [0.0; 6];
             decode(dtype, &out[0], &mut back);
-            assert!(!back[0].is_finite() && back[1].is_finite() && !back[2].is_finite(), "{dtype} {back:?}");
+            let largest = if saturates { 448.0 } else { f32::INFINITY };
+            assert_eq!((back[0], back[2]), (largest, -largest), "{dtype}");
+            assert!(back[1].is_finite() && back[4].is_nan(), "{dtype} {back:?}");
         }
     }
 }

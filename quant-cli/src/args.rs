@@ -1,0 +1,194 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use quant_core::Scheme;
+
+use crate::size::parse as size;
+
+const EXAMPLES: &str = "\
+Examples:
+  quant inspect Llama-3.2-1B
+  quant convert Llama-3.2-1B Llama-3.2-1B-nf4 --type nf4-dq
+  quant convert Llama-3.2-1B archive.bqt
+  quant verify archive.bqt
+
+Exit codes: 0 done, 1 damage found, 2 refused or failed, 128 + signal when interrupted.";
+
+/// Converts and quantizes LLM checkpoints, in bounded memory, with the bytes of the reference tools.
+#[derive(Parser)]
+#[command(name = "quant", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Show what a model is: format, parameters, memory, tensors, metadata
+    Inspect(InspectArgs),
+    /// Convert a model to another type or format
+    Convert(Box<ConvertArgs>),
+    /// Check a model: every checksum of a BQT file; structure and readability of the others
+    Verify(VerifyArgs),
+}
+
+/// Arguments of `inspect`.
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  quant inspect Llama-3.2-1B\n  quant inspect model.safetensors --all\n  quant inspect archive.bqt --json | jq .parameters")]
+pub struct InspectArgs {
+    /// A folder with safetensors files, a safetensors file or index, or a BQT file
+    pub path: PathBuf,
+    /// List every tensor and all metadata instead of grouping layers
+    #[arg(long)]
+    pub all: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// How to read files
+    #[arg(long, value_enum, default_value_t)]
+    pub io: Io,
+}
+
+/// Arguments of `verify`.
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  quant verify archive.bqt\n  quant verify Llama-3.2-1B --json\n\nExit codes: 0 intact, 1 damaged, 2 not a model that can be read.")]
+pub struct VerifyArgs {
+    /// A model of any format that is read
+    pub path: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// How to read files
+    #[arg(long, value_enum, default_value_t)]
+    pub io: Io,
+}
+
+const CONVERT_HELP: &str = "\
+Schemes:
+  f32 f16 bf16 f8_e4m3 f8_e5m2     dense: every floating tensor
+  nf4 nf4-dq fp4 fp4-dq            bitsandbytes 4-bit, -dq with double quantization; nf4:128 for blocks of 128
+  int8                             LLM.int8(), row-wise
+  int8-block                       bitsandbytes' dynamic 8-bit, block-wise (BQT only)
+  affine4 absmax8 …                linear, 2 to 8 bits; :32 :row :tensor set the group (BQT only)
+  Quantizing schemes apply to linear layers; embeddings, heads and norms are kept unless --tensor-type names them.
+
+Examples:
+  quant convert Llama Llama-nf4 --type nf4-dq
+  quant convert Llama Llama.bqt --type affine4:32 --tensor-type 'down_proj=affine8'
+  quant convert Llama-nf4 Llama-bf16 --type bf16
+  quant convert Llama.bqt Llama-again
+  quant convert Llama out --type nf4 --keep 'layers\\.0\\.' --dry-run";
+
+/// Arguments of `convert`.
+#[derive(ClapArgs)]
+#[command(after_help = CONVERT_HELP)]
+pub struct ConvertArgs {
+    /// The model: a folder, a safetensors file or index, or a BQT file
+    pub input: PathBuf,
+    /// The result: NAME.safetensors, NAME.bqt, or a folder
+    pub output: PathBuf,
+    /// The form of the result, if its name does not tell
+    #[arg(long, value_enum)]
+    pub to: Option<Form>,
+    /// The scheme; without it tensors keep theirs
+    #[arg(long = "type", value_name = "SCHEME")]
+    pub scheme: Option<Scheme>,
+    /// Another scheme for tensors whose name matches; repeatable, the first match wins
+    #[arg(long, value_name = "REGEX=SCHEME")]
+    pub tensor_type: Vec<String>,
+    /// Keep tensors whose name matches as they are; repeatable, before all other rules
+    #[arg(long, value_name = "REGEX")]
+    pub keep: Vec<String>,
+    /// Take the rules from a TOML file; see docs/schemes.md
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["scheme", "tensor_type"])]
+    pub recipe: Option<PathBuf>,
+    /// Whose bytes, where bitsandbytes' backends differ
+    #[arg(long, value_enum, default_value_t)]
+    pub bnb_profile: BnbProfile,
+    /// What to do with a tensor that holds NaN or infinities and should be quantized
+    #[arg(long, value_enum, default_value_t)]
+    pub non_finite: NonFinite,
+    /// Show the whole plan and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Bytes of tensor data in one file of a folder, in decimal units
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_shard_size: Option<u64>,
+    /// Threads; the processor's by default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Memory for data in work
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "256MiB")]
+    pub memory: u64,
+    /// Elements that a thread handles at once; the bytes do not depend on it
+    #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u64).range(8..=1 << 24))]
+    pub slab: Option<u64>,
+    /// How to read files
+    #[arg(long, value_enum, default_value_t)]
+    pub io: Io,
+    /// Replace the output if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The form of an output.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// A folder in the layout of Hugging Face
+    Hf,
+    /// One safetensors file
+    Safetensors,
+    /// The block-quantized format of this tool
+    Bqt,
+    /// Not yet possible
+    Gguf,
+}
+
+/// How files are read.
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub enum Io {
+    /// Map files, but read those on network file systems
+    #[default]
+    Auto,
+    /// Map files into memory
+    Mmap,
+    /// Read files piece by piece
+    Read,
+}
+
+impl From<Io> for quant_formats::Io {
+    fn from(io: Io) -> quant_formats::Io {
+        match io {
+            Io::Auto => quant_formats::Io::Auto,
+            Io::Mmap => quant_formats::Io::Mmap,
+            Io::Read => quant_formats::Io::Read,
+        }
+    }
+}
+
+/// Whose bytes.
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum BnbProfile {
+    /// The CUDA kernels
+    #[default]
+    Cuda,
+    /// The CPU backend of 0.50
+    Cpu,
+}
+
+/// What to do with numbers that no quantizing scheme holds.
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum NonFinite {
+    /// Refuse the conversion, naming tensor and element
+    #[default]
+    Refuse,
+    /// Keep such tensors as they are; needs one more pass over the weights
+    Keep,
+}

@@ -1,0 +1,249 @@
+//! `quant convert`.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use quant_core::codec::Tally;
+use quant_core::convert::Budget;
+use quant_core::plan::{Plan, Planned};
+use quant_core::recipe::{Recipe, RecipeText, Rule, pattern};
+use quant_core::scheme::Profile;
+use quant_core::{Error, Result, Scheme};
+use quant_formats::convert::{self, Request, Target};
+use serde::Serialize;
+
+use crate::args::{BnbProfile, ConvertArgs, Form, NonFinite};
+use crate::inspect::shape;
+use crate::progress::Progress;
+use crate::report::{self, Outcome, bold, note, table};
+use crate::size::{bytes, count, duration};
+
+/// What a conversion does or did.
+#[derive(Serialize)]
+struct Report {
+    input: String,
+    output: String,
+    target: &'static str,
+    dry_run: bool,
+    parameters: u64,
+    input_bytes: u64,
+    output_bytes: u64,
+    tensor_bytes: u64,
+    bits_per_weight: f64,
+    seconds: Option<f64>,
+    tensors: Vec<Row>,
+    notes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    shape: Vec<u64>,
+    from: String,
+    to: String,
+    changed: bool,
+    reason: String,
+    role: &'static str,
+    bytes: u64,
+    overflows: u64,
+    outlier_columns: Option<usize>,
+}
+
+/// Runs the command.
+pub fn run(args: &ConvertArgs) -> Result<Outcome> {
+    let begin = Instant::now();
+    let request = request(args)?;
+    let checkpoint = quant_formats::open(&args.input, args.io.into())?;
+    let mut plan = convert::plan(&checkpoint, &request)?;
+    let mut tallies = Vec::new();
+    if !args.dry_run {
+        let progress = Progress::default();
+        tallies = convert::run(&checkpoint, &mut plan, &request, &args.output, &progress)?.tallies;
+        progress.finish();
+    }
+    let mut report = Report::new(args, &request, &plan, &tallies);
+    report.input_bytes = checkpoint.tensors.iter().map(quant_core::source::Tensor::n_bytes).sum();
+    report.output_bytes = convert::size(&checkpoint, &plan, &request)?;
+    report.notes = checkpoint.notes.clone();
+    report.seconds = (!args.dry_run).then(|| begin.elapsed().as_secs_f64());
+    if args.json {
+        return Ok(Outcome::ok(report::json(&report)?));
+    }
+    report.notes.iter().for_each(|text| note(text));
+    Ok(Outcome::ok(report.text()))
+}
+
+fn request(args: &ConvertArgs) -> Result<Request> {
+    let target = match args.to {
+        None => Target::of(&args.output)?,
+        Some(Form::Hf) => Target::Hf,
+        Some(Form::Safetensors) => Target::Safetensors,
+        Some(Form::Bqt) => Target::Bqt,
+        Some(Form::Gguf) => return Err(Error::request("writing GGUF is not yet possible")),
+    };
+    let (recipe, recipe_text) = recipe(args)?;
+    let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    let budget = Budget { memory: args.memory, threads, slab: args.slab.unwrap_or(Budget::SLAB) };
+    let keep_unfit = args.non_finite == NonFinite::Keep;
+    Ok(Request { recipe, recipe_text, target, max_shard: args.max_shard_size, force: args.force, keep_unfit, budget })
+}
+
+/// The recipe of the options, or of the file, with its text for the record.
+fn recipe(args: &ConvertArgs) -> Result<(Recipe, Option<String>)> {
+    let profile = if args.bnb_profile == BnbProfile::Cpu { Profile::Cpu } else { Profile::Cuda };
+    let (mut recipe, text) = match &args.recipe {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+            let parsed: RecipeText = toml::from_str(&text).map_err(|e| Error::file(path, format!("not a recipe: {}", e.to_string().trim())))?;
+            (Recipe::parse(&parsed).map_err(|e| Error::file(path, e.to_string()))?, Some(text))
+        }
+        None => {
+            let rules = args.tensor_type.iter().map(|text| rule(text)).collect::<Result<Vec<_>>>()?;
+            let text = option_text(args);
+            (Recipe { default: args.scheme, keep: Vec::new(), rules }, text)
+        }
+    };
+    for text in args.keep.iter().rev() {
+        recipe.keep.insert(0, pattern(text)?);
+    }
+    if profile == Profile::Cpu {
+        recipe.default = recipe.default.map(|s| s.with_profile(profile));
+        recipe.rules.iter_mut().for_each(|r| r.scheme = r.scheme.with_profile(profile));
+    }
+    Ok((recipe, text))
+}
+
+fn rule(text: &str) -> Result<Rule> {
+    let (pattern, scheme) = text.rsplit_once('=').ok_or_else(|| Error::request(format!("--tensor-type '{text}': needs REGEX=SCHEME")))?;
+    Rule::new(pattern, scheme)
+}
+
+/// The rules of the command line in the words of a recipe file.
+fn option_text(args: &ConvertArgs) -> Option<String> {
+    let mut lines: Vec<String> = args.scheme.iter().map(|s| format!("type = \"{s}\"")).collect();
+    if !args.keep.is_empty() {
+        lines.push(format!("keep = {:?}", args.keep));
+    }
+    for text in &args.tensor_type {
+        let (pattern, scheme) = text.rsplit_once('=')?;
+        lines.push(format!("[[tensor]]\nmatch = {pattern:?}\ntype = {scheme:?}"));
+    }
+    (!lines.is_empty()).then(|| lines.join("\n") + "\n")
+}
+
+impl Report {
+    fn new(args: &ConvertArgs, request: &Request, plan: &Plan, tallies: &[Tally]) -> Report {
+        let rows = plan.tensors.iter().enumerate().map(|(i, t)| Row::new(t, tallies.get(i))).collect();
+        let weights = || plan.tensors.iter().filter(|t| !matches!(t.scheme, Scheme::Dense(d) if !d.is_weight()));
+        let (parameters, weight_bytes) = (weights().map(Planned::n_elements).sum::<u64>(), weights().map(Planned::n_bytes).sum::<u64>());
+        let target = match request.target {
+            Target::Hf => "Hugging Face folder",
+            Target::Safetensors => "safetensors",
+            Target::Bqt => "BQT",
+        };
+        Report {
+            input: args.input.display().to_string(),
+            output: args.output.display().to_string(),
+            target,
+            dry_run: args.dry_run,
+            parameters,
+            input_bytes: 0,
+            output_bytes: 0,
+            tensor_bytes: plan.n_bytes(),
+            bits_per_weight: if parameters == 0 { 0.0 } else { weight_bytes as f64 * 8.0 / parameters as f64 },
+            seconds: None,
+            tensors: rows,
+            notes: Vec::new(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let verb = if self.dry_run { "Would write" } else { "Wrote" };
+        let mut text = format!("{} {} ({})\n", bold(verb), quant_core::error::Printable(&self.output), self.target);
+        if self.dry_run {
+            let cells = |r: &Row| vec![r.name.clone(), shape(&r.shape), r.from.clone(), r.to.clone(), bytes(r.bytes), r.reason.clone()];
+            text += &table(&["tensor", "shape", "from", "to", ">size", "why"], self.tensors.iter().map(cells));
+            text.push('\n');
+        }
+        text += &table(&["from", "to", ">tensors", ">parameters", ">size", ">bits a weight"], self.groups());
+        text += &self.kept();
+        text += &self.totals();
+        text + &self.losses()
+    }
+
+    /// One row for each pair of schemes.
+    fn groups(&self) -> Vec<Vec<String>> {
+        let mut groups: BTreeMap<(bool, &str, &str), (u64, u64, u64)> = BTreeMap::new();
+        for r in &self.tensors {
+            let group = groups.entry((!r.changed, &r.from, &r.to)).or_default();
+            *group = (group.0 + 1, group.1 + r.shape.iter().product::<u64>(), group.2 + r.bytes);
+        }
+        let row = |((kept, from, to), (n, elements, size)): ((bool, &str, &str), (u64, u64, u64))| {
+            let to = if kept { "kept".to_owned() } else { to.to_owned() };
+            let bits = if elements == 0 { 0.0 } else { size as f64 * 8.0 / elements as f64 };
+            vec![from.to_owned(), to, n.to_string(), count(elements), bytes(size), format!("{bits:.3}")]
+        };
+        groups.into_iter().map(row).collect()
+    }
+
+    /// Why tensors were kept, if others were not.
+    fn kept(&self) -> String {
+        if self.tensors.iter().all(|r| !r.changed) {
+            return String::new();
+        }
+        let mut reasons: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
+        for r in self.tensors.iter().filter(|r| !r.changed) {
+            let entry = reasons.entry(&r.reason).or_insert((0, &r.name));
+            entry.0 += 1;
+        }
+        let shown = |(reason, (n, first)): (&str, (u64, &str))| {
+            let more = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
+            format!(" kept: {reason} ({}{more})\n", quant_core::error::Printable(first))
+        };
+        reasons.into_iter().map(shown).collect()
+    }
+
+    fn totals(&self) -> String {
+        let n = self.parameters;
+        let ratio = |reference: u64| if self.tensor_bytes == 0 { 0.0 } else { reference as f64 / self.tensor_bytes as f64 };
+        let (size, before, bits) = (bytes(self.output_bytes), bytes(self.input_bytes), self.bits_per_weight);
+        let mut text = format!(" total: {size} from {before} of tensors, {} parameters, {bits:.2} bits a weight\n", count(n));
+        text += &format!(" against f32 {:.2} × smaller, against f16 {:.2} ×\n", ratio(n * 4), ratio(n * 2));
+        if let Some(seconds) = self.seconds {
+            let rate = if seconds > 0.0 { self.input_bytes as f64 / seconds } else { 0.0 };
+            text += &format!(" in {} ({}/s)\n", duration(seconds), bytes(rate as u64));
+        }
+        text
+    }
+
+    /// Overflows and outliers, which nobody should have to look for.
+    fn losses(&self) -> String {
+        let mut text = String::new();
+        for r in self.tensors.iter().filter(|r| r.overflows > 0) {
+            text += &format!(" overflow: {} numbers of {} do not fit {}\n", r.overflows, quant_core::error::Printable(&r.name), r.to);
+        }
+        let outliers: usize = self.tensors.iter().filter_map(|r| r.outlier_columns).sum();
+        if self.tensors.iter().any(|r| r.outlier_columns.is_some()) {
+            text += &format!(" outlier columns (a weight of magnitude 6 or more): {outliers}\n");
+        }
+        text
+    }
+}
+
+impl Row {
+    fn new(t: &Planned, tally: Option<&Tally>) -> Row {
+        let counted = t.scheme == Scheme::Int8 && !t.copied;
+        Row {
+            name: t.name.clone(),
+            shape: t.shape.clone(),
+            from: t.from.to_string(),
+            to: t.scheme.to_string(),
+            changed: !t.copied,
+            reason: t.reason.clone(),
+            role: t.role.name(),
+            bytes: t.n_bytes(),
+            overflows: tally.map_or(0, |t| t.overflows),
+            outlier_columns: tally.filter(|_| counted).map(|t| t.outlier_columns.len()),
+        }
+    }
+}

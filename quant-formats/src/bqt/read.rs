@@ -1,0 +1,90 @@
+//! Opening a BQT file.
+
+use quant_core::Result;
+
+use super::hash::Digest;
+use super::header::Header;
+use super::index::{Extent, Index, OriginEntry, PartEntry, SourceEntry, TensorEntry};
+use crate::checkpoint::{At, Checkpoint, Format, Origin, OriginFile, Place, SideFile};
+use crate::input::Input;
+
+/// Opens a BQT file: header and index are checked whole, data is not read. [`super::verify`] reads that.
+///
+/// The tensors' roles are left to the caller.
+///
+/// # Errors
+/// If the file is cut off, damaged, or says anything about itself that is not so.
+pub fn open(input: Input) -> Result<Checkpoint> {
+    let header = Header::read(&input)?;
+    let index = Index::read(&input, &header)?;
+    let tensors = index.check(input.path(), header.file_len - header.data_start())?;
+    let base = header.data_start();
+    let places = index.tensors.iter().map(|tensor| tensor.parts.iter().map(|part| at(&part.at, base)).collect()).collect();
+    let side_files = index.files.iter().map(|file| side_file(&file.name, &file.at, base)).collect();
+    Ok(Checkpoint {
+        format: Format::Bqt,
+        path: input.path().to_path_buf(),
+        tensors,
+        places,
+        inputs: vec![input],
+        origin: index.origin.as_ref().map(|origin| origin_of(&index, origin, base)),
+        metadata: index.metadata.0,
+        side_files,
+        notes: Vec::new(),
+    })
+}
+
+fn at(extent: &Extent, base: u64) -> At {
+    At::File { input: 0, offset: base + extent.offset }
+}
+
+fn side_file(name: &str, extent: &Extent, base: u64) -> SideFile {
+    SideFile { name: name.into(), n_bytes: extent.bytes, at: at(extent, base) }
+}
+
+/// The origin of a checked index.
+fn origin_of(index: &Index, origin: &OriginEntry, base: u64) -> Origin {
+    let place = |part: &PartEntry| part.place.map(|(file, offset)| Place { file, offset });
+    let places_of = |tensor: &TensorEntry| tensor.parts.iter().map(place).collect();
+    let head = |name: &str, blob: usize| side_file(name, &index.blobs[blob], base);
+    let file = |file: &super::index::OriginFileEntry| OriginFile { name: file.name.clone(), n_bytes: file.bytes, head: head(&file.name, file.head) };
+    Origin {
+        files: origin.files.iter().map(file).collect(),
+        places: index.tensors.iter().map(places_of).collect(),
+        index: origin.index.as_ref().map(|index| head(&index.name, index.blob)),
+    }
+}
+
+/// What a BQT file says about its own making.
+#[derive(Clone, Debug)]
+pub struct Provenance {
+    /// The program that wrote it, with its version.
+    pub producer: String,
+    /// The recipe it was made by.
+    pub recipe: Option<String>,
+    /// For each tensor what it was made from, if the file says so.
+    pub sources: Vec<Option<SourceOf>>,
+}
+
+/// What a tensor was made from.
+#[derive(Clone, Debug)]
+pub struct SourceOf {
+    /// The name of the source tensor.
+    pub name: String,
+    /// Its scheme, as text: it may be one that this version does not know.
+    pub scheme: String,
+    /// SHA-256 of its stored parts, one after the other.
+    pub sha256: Digest,
+}
+
+/// Reads what a BQT file says about its own making. The order of the tensors is that of [`open`].
+///
+/// # Errors
+/// As [`open`].
+pub fn provenance(input: &Input) -> Result<Provenance> {
+    let header = Header::read(input)?;
+    let index = Index::read(input, &header)?;
+    let source = |SourceEntry { name, scheme, sha256 }| SourceOf { name, scheme, sha256 };
+    let sources = index.tensors.into_iter().map(|tensor| tensor.source.map(source)).collect();
+    Ok(Provenance { producer: index.producer, recipe: index.recipe, sources })
+}

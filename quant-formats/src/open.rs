@@ -1,0 +1,66 @@
+//! Opening a model of any format.
+
+use std::path::Path;
+
+use quant_core::{Error, Result};
+
+use crate::checkpoint::Checkpoint;
+use crate::hf::config::Config;
+use crate::hf::roles;
+use crate::input::{Input, Io};
+use crate::{bqt, safetensors};
+
+/// The ending of a safetensors index.
+const INDEX_ENDING: &[u8] = b".index.json";
+
+/// Opens a file or a folder. Headers are checked whole; no weight is read.
+///
+/// A folder is read in the layout of Hugging Face; the index of such a folder stands for the folder. What a file is, its
+/// first bytes tell.
+///
+/// # Errors
+/// If it is not a model that can be read, naming the file and what is wrong.
+pub fn open(path: &Path, io: Io) -> Result<Checkpoint> {
+    if path.is_dir() {
+        return safetensors::read::open_folder(path, io);
+    }
+    if path.as_os_str().as_encoded_bytes().ends_with(INDEX_ENDING) && path.is_file() {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        return safetensors::read::open_folder(folder, io);
+    }
+    let input = Input::open(path, io)?;
+    let mut magic = [0; 8];
+    let n = input.len().min(8) as usize;
+    input.read_at(0, &mut magic[..n])?;
+    if magic == bqt::MAGIC {
+        let mut checkpoint = bqt::open(input)?;
+        settle(&mut checkpoint)?;
+        return Ok(checkpoint);
+    }
+    if magic.starts_with(b"GGUF") {
+        return Err(Error::file(path, "is a GGUF file; reading GGUF is not yet possible"));
+    }
+    safetensors::read::open_file(path, io)
+}
+
+/// Finds the role of every tensor, and checks that its parts have the sizes that its scheme needs.
+pub(crate) fn settle(checkpoint: &mut Checkpoint) -> Result<()> {
+    let config = checkpoint.config()?.map(|bytes| Config::parse(&bytes));
+    let config = match config {
+        Some(Err(problem)) => {
+            checkpoint.notes.push(format!("config.json cannot be read and was not used: {problem}"));
+            None
+        }
+        Some(Ok(config)) => Some(config),
+        None => None,
+    };
+    for i in 0..checkpoint.tensors.len() {
+        let t = &checkpoint.tensors[i];
+        let role = roles::role(&t.name, &t.shape, t.dtype, config.as_ref());
+        if let Err(problem) = t.check_parts() {
+            return Err(Error::tensor(checkpoint.file_of(i), &t.name, problem));
+        }
+        checkpoint.tensors[i].role = role;
+    }
+    Ok(())
+}
