@@ -21,6 +21,7 @@ pub mod error;
 pub mod plan;
 pub mod recipe;
 pub mod scheme;
+mod simd;
 pub mod sink;
 pub mod source;
 

@@ -4,6 +4,7 @@
 //! error and not undefined behaviour. Short reads go through `pread`, long ones through the map if there is one.
 
 mod file_system;
+mod folder;
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
@@ -15,6 +16,7 @@ use quant_core::{Error, Result};
 
 use crate::map::Map;
 use file_system::FileSystem;
+pub(crate) use folder::list;
 
 /// Shorter reads never go through the map: a `pread` costs less than the page faults, and leaves nothing mapped behind.
 const MIN_MAPPED_READ: usize = 64 << 10;

@@ -19,6 +19,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::{Codec, Known, Part, Scan, Tally, Unfit};
 use crate::Dtype;
+use crate::simd::widest;
 
 /// The codec of a dense type.
 pub(super) struct Dense {
@@ -52,7 +53,7 @@ impl Codec for Dense {
     fn encode(&self, _known: &Known, _at: u64, x: &mut [f32], out: &mut [Vec<u8>]) -> Result<Tally, Unfit> {
         let out = &mut out[0];
         out.resize(x.len() * (self.dtype.bits() / 8) as usize, 0);
-        match self.dtype {
+        widest(|| match self.dtype {
             Dtype::F64 => encode_each(x, out, |v| f64::from(v).to_le_bytes()),
             Dtype::F32 => encode_each(x, out, f32::to_le_bytes),
             Dtype::BF16 => encode_each(x, out, |v| to_bf16(v).to_le_bytes()),
@@ -60,17 +61,19 @@ impl Codec for Dense {
             Dtype::F8E4M3 => encode_each(x, out, |v| [to_f8_e4m3(v)]),
             Dtype::F8E5M2 => encode_each(x, out, |v| [to_f8_e5m2(v)]),
             other => unreachable!("{other} has no dense codec"),
-        }
-        let overflows = largest(self.dtype).map_or(0, |limit| count_overflows(x, limit, self.dtype == Dtype::F8E4M3));
+        });
+        let loses_infinity = self.dtype == Dtype::F8E4M3;
+        let overflows = largest(self.dtype).map_or(0, |limit| widest(|| count_overflows(x, limit, loses_infinity)));
         Ok(Tally { overflows, ..Tally::default() })
     }
 
     fn decode(&self, _at: u64, parts: &[&[u8]], out: &mut [f32]) {
-        decode(self.dtype, parts[0], out);
+        widest(|| decode(self.dtype, parts[0], out));
     }
 }
 
 /// Decodes numbers of a dense weight type; `out` beyond the end of `bytes` is left alone.
+#[inline(always)]
 fn decode(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
     match dtype {
         Dtype::F64 => decode_each(bytes, out, |b| f64::from_le_bytes(b) as f32),
@@ -83,11 +86,13 @@ fn decode(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn encode_each<const N: usize>(x: &[f32], out: &mut [u8], bytes: impl Fn(f32) -> [u8; N]) {
     let (items, _) = out.as_chunks_mut::<N>();
     items.iter_mut().zip(x).for_each(|(item, &v)| *item = bytes(v));
 }
 
+#[inline(always)]
 fn decode_each<const N: usize>(bytes: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
     let (items, _) = bytes.as_chunks::<N>();
     out.iter_mut().zip(items).for_each(|(v, &item)| *v = value(item));
@@ -96,6 +101,7 @@ fn decode_each<const N: usize>(bytes: &[u8], out: &mut [f32], value: impl Fn([u8
 /// Elements of a step through half's slice conversions, which use the processor's own instructions.
 const STEP: usize = 1024;
 
+#[inline(always)]
 fn encode_f16(x: &[f32], out: &mut [u8]) {
     let mut halves = [f16::ZERO; STEP];
     for (x, out) in x.chunks(STEP).zip(out.chunks_mut(STEP * 2)) {
@@ -106,6 +112,7 @@ fn encode_f16(x: &[f32], out: &mut [u8]) {
     }
 }
 
+#[inline(always)]
 fn decode_f16(bytes: &[u8], out: &mut [f32]) {
     let mut halves = [f16::ZERO; STEP];
     for (bytes, out) in bytes.chunks(STEP * 2).zip(out.chunks_mut(STEP)) {
@@ -127,6 +134,7 @@ pub(super) fn round_to_f16(x: &mut [f32]) {
 }
 
 /// The bits of `v` in bf16, to nearest, ties to even.
+#[inline(always)]
 fn to_bf16(v: f32) -> u16 {
     let bits = v.to_bits();
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
@@ -146,6 +154,7 @@ fn largest(dtype: Dtype) -> Option<u32> {
 }
 
 /// How many numbers are of the magnitude `limit` or more, counting infinities only where they are lost.
+#[inline(always)]
 fn count_overflows(x: &[f32], limit: u32, loses_infinity: bool) -> u64 {
     let end = 0x7f80_0000 + u32::from(loses_infinity);
     let over = |v: &f32| {
@@ -156,6 +165,7 @@ fn count_overflows(x: &[f32], limit: u32, loses_infinity: bool) -> u64 {
 }
 
 /// The bits of `v` in an 8-bit float with `mantissa` bits of mantissa and the given exponent bias, before any special value.
+#[inline(always)]
 fn to_f8(v: f32, mantissa: u32, bias: i32) -> u8 {
     let magnitude = v.to_bits() & 0x7fff_ffff;
     let exponent = (magnitude >> 23) as i32 - 127 + bias;
@@ -172,6 +182,7 @@ fn to_f8(v: f32, mantissa: u32, bias: i32) -> u8 {
     (base + kept + u32::from(up)).min(0x7f) as u8
 }
 
+#[inline(always)]
 fn to_f8_e4m3(v: f32) -> u8 {
     let sign = (v.to_bits() >> 24 & 0x80) as u8;
     match v.abs() {
@@ -181,6 +192,7 @@ fn to_f8_e4m3(v: f32) -> u8 {
     }
 }
 
+#[inline(always)]
 fn to_f8_e5m2(v: f32) -> u8 {
     let sign = (v.to_bits() >> 24 & 0x80) as u8;
     match v.abs() {
@@ -190,6 +202,7 @@ fn to_f8_e5m2(v: f32) -> u8 {
     }
 }
 
+#[inline(always)]
 fn from_f8_e4m3(b: u8) -> f32 {
     let sign = if b & 0x80 == 0 { 1.0 } else { -1.0 };
     let (exponent, mantissa) = (b >> 3 & 15, f32::from(b & 7));

@@ -37,18 +37,22 @@ pub(super) struct Dynamic8 {
 impl Kernel for Dynamic8 {
     const PARAMS: usize = 1;
 
+    #[inline(always)]
     fn prepare(&self, at: u64, x: &mut [f32], _tally: &mut Tally) -> Result<(), Unfit> {
         refuse_non_finite(at, x)
     }
 
+    #[inline(always)]
     fn measure(&self, x: &[f32]) -> [f32; 2] {
         absmax(x)
     }
 
+    #[inline(always)]
     fn params(&self, stats: [f32; 2], _full: bool) -> Result<[f32; 2], f32> {
         Ok([stats[1], 0.0])
     }
 
+    #[inline(always)]
     fn quantize(&self, [absmax, _]: [f32; 2], _full: bool, x: &[f32], codes: &mut [u8]) {
         if absmax == 0.0 {
             return codes.fill(0);
@@ -60,6 +64,7 @@ impl Kernel for Dynamic8 {
         }
     }
 
+    #[inline(always)]
     fn dequantize(&self, [absmax, _]: [f32; 2], tables: &[&[u8]], codes: &[u8], out: &mut [f32]) {
         for (w, &code) in out.iter_mut().zip(codes) {
             *w = f32_at(tables[0], code.into()) * absmax;

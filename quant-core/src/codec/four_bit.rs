@@ -109,6 +109,7 @@ fn signed(magnitudes: [f32; 7]) -> [f32; 15] {
 impl Kernel for FourBit {
     const PARAMS: usize = 1;
 
+    #[inline(always)]
     fn prepare(&self, at: u64, x: &mut [f32], _tally: &mut Tally) -> Result<(), Unfit> {
         refuse_non_finite(at, x)?;
         if self.profile == Profile::Cuda {
@@ -117,15 +118,18 @@ impl Kernel for FourBit {
         Ok(())
     }
 
+    #[inline(always)]
     fn measure(&self, x: &[f32]) -> [f32; 2] {
         absmax(x)
     }
 
+    #[inline(always)]
     fn params(&self, [_, absmax]: [f32; 2], full: bool) -> Result<[f32; 2], f32> {
         let least = if self.profile == Profile::Cpu && !full { CPU_LEAST } else { 0.0 };
         Ok([absmax.max(least), 0.0])
     }
 
+    #[inline(always)]
     fn quantize(&self, [absmax, _]: [f32; 2], full: bool, x: &[f32], codes: &mut [u8]) {
         match self.profile {
             Profile::Cuda if absmax == 0.0 => return codes.fill(0),
@@ -145,6 +149,7 @@ impl Kernel for FourBit {
         }
     }
 
+    #[inline(always)]
     fn dequantize(&self, [absmax, _]: [f32; 2], tables: &[&[u8]], codes: &[u8], out: &mut [f32]) {
         let book: [f32; 16] = std::array::from_fn(|i| f32_at(tables[0], i));
         for (w, &code) in out.iter_mut().zip(codes) {
@@ -158,6 +163,7 @@ impl Kernel for FourBit {
 }
 
 /// For each element the number of thresholds below it. Written for the vectoriser: no branch, lanes of 32 bits.
+#[inline(always)]
 fn count_above(thresholds: &[f32; 15], x: &[f32], codes: &mut [u8], scaled: impl Fn(f32) -> f32) {
     for (codes, x) in codes.chunks_mut(16).zip(x.chunks(16)) {
         let mut counts = [0u32; 16];

@@ -8,6 +8,7 @@ use std::ops::Range;
 use super::packing::Packing;
 use super::{Codec, Known, Measured, Part, Scan, Tally, Unfit, f32_at};
 use crate::Dtype;
+use crate::simd::widest;
 
 /// The arithmetic of one group.
 pub(super) trait Kernel: Send + Sync {
@@ -39,11 +40,13 @@ pub(super) trait Kernel: Send + Sync {
 pub(super) const NOTHING: [f32; 2] = [f32::INFINITY, f32::NEG_INFINITY];
 
 /// Joins the statistics of two pieces of a group.
+#[inline(always)]
 pub(super) fn join(a: [f32; 2], b: [f32; 2]) -> [f32; 2] {
     [a[0].min(b[0]), a[1].max(b[1])]
 }
 
 /// The greatest magnitude of `x`, as statistics.
+#[inline(always)]
 pub(super) fn absmax(x: &[f32]) -> [f32; 2] {
     let mut lanes = [0f32; 16];
     let chunks = x.chunks_exact(16);
@@ -57,6 +60,7 @@ pub(super) fn absmax(x: &[f32]) -> [f32; 2] {
 }
 
 /// The least and the greatest of `x`.
+#[inline(always)]
 pub(super) fn range(x: &[f32]) -> [f32; 2] {
     let (mut lo, mut hi) = ([f32::INFINITY; 16], [f32::NEG_INFINITY; 16]);
     let chunks = x.chunks_exact(16);
@@ -71,6 +75,7 @@ pub(super) fn range(x: &[f32]) -> [f32; 2] {
 }
 
 /// The greater of two numbers, in the form that maps to one instruction; neither is NaN.
+#[inline(always)]
 fn max(a: f32, b: f32) -> f32 {
     if b > a { b } else { a }
 }
@@ -128,6 +133,11 @@ impl<K: Kernel> Groups<K> {
 
     /// The codes of a slab, one a byte, and the parameters of the groups that begin in it.
     pub(super) fn quantize(&self, known: &Known, at: u64, x: &mut [f32], tally: &mut Tally) -> Result<(Vec<u8>, Vec<[f32; 2]>), Unfit> {
+        widest(|| self.quantize_here(known, at, x, tally))
+    }
+
+    #[inline(always)]
+    fn quantize_here(&self, known: &Known, at: u64, x: &mut [f32], tally: &mut Tally) -> Result<(Vec<u8>, Vec<[f32; 2]>), Unfit> {
         self.kernel.prepare(at, x, tally)?;
         let mut codes = vec![0; x.len()];
         let mut begun = Vec::with_capacity((x.len() as u64 / self.group) as usize + 1);
@@ -185,7 +195,7 @@ impl<K: Kernel> Codec for Groups<K> {
         for (group, piece) in self.pieces(at, out.len()) {
             let i = (group - first) as usize;
             let params = [f32_at(parts[1], i), if K::PARAMS == 2 { f32_at(parts[2], i) } else { 0.0 }];
-            self.kernel.dequantize(params, tables, &codes[piece.clone()], &mut out[piece]);
+            widest(|| self.kernel.dequantize(params, tables, &codes[piece.clone()], &mut out[piece]));
         }
     }
 }
@@ -198,8 +208,8 @@ struct GroupScan<'a, K> {
 
 impl<K: Kernel> Scan for GroupScan<'_, K> {
     fn measure(&self, at: u64, x: &mut [f32]) -> Result<Measured, Unfit> {
-        self.codec.kernel.prepare(at, x, &mut Tally::default())?;
-        let groups = self.codec.pieces(at, x.len()).map(|(_, piece)| self.codec.kernel.measure(&x[piece])).collect();
+        widest(|| self.codec.kernel.prepare(at, x, &mut Tally::default()))?;
+        let groups = self.codec.pieces(at, x.len()).map(|(_, piece)| widest(|| self.codec.kernel.measure(&x[piece]))).collect();
         Ok(Measured { first: at / self.codec.group, groups })
     }
 

@@ -40,6 +40,7 @@ pub(super) struct Int8 {
 impl Kernel for Int8 {
     const PARAMS: usize = 1;
 
+    #[inline(always)]
     fn prepare(&self, at: u64, x: &mut [f32], tally: &mut Tally) -> Result<(), Unfit> {
         refuse_from(F16_OVERFLOW, at, x)?;
         dense::round_to_f16(x);
@@ -50,14 +51,17 @@ impl Kernel for Int8 {
         Ok(())
     }
 
+    #[inline(always)]
     fn measure(&self, x: &[f32]) -> [f32; 2] {
         absmax(x)
     }
 
+    #[inline(always)]
     fn params(&self, stats: [f32; 2], _full: bool) -> Result<[f32; 2], f32> {
         Ok([stats[1], 0.0])
     }
 
+    #[inline(always)]
     fn quantize(&self, [scb, _]: [f32; 2], _full: bool, x: &[f32], codes: &mut [u8]) {
         if scb == 0.0 {
             return codes.fill(0);
@@ -68,6 +72,7 @@ impl Kernel for Int8 {
         }
     }
 
+    #[inline(always)]
     fn dequantize(&self, [scb, _]: [f32; 2], _tables: &[&[u8]], codes: &[u8], out: &mut [f32]) {
         for (w, &code) in out.iter_mut().zip(codes) {
             *w = f32::from(code as i8) * scb * INV_127;

@@ -52,14 +52,17 @@ pub(super) struct Affine {
 impl Kernel for Affine {
     const PARAMS: usize = 2;
 
+    #[inline(always)]
     fn prepare(&self, at: u64, x: &mut [f32], _tally: &mut Tally) -> Result<(), Unfit> {
         refuse_non_finite(at, x)
     }
 
+    #[inline(always)]
     fn measure(&self, x: &[f32]) -> [f32; 2] {
         range(x)
     }
 
+    #[inline(always)]
     fn params(&self, stats: [f32; 2], _full: bool) -> Result<[f32; 2], f32> {
         let [min, max] = if self.exact_zero { join(stats, [0.0, 0.0]) } else { stats };
         let scale = (max - min) / self.levels;
@@ -73,6 +76,7 @@ impl Kernel for Affine {
         Ok([scale, min])
     }
 
+    #[inline(always)]
     fn quantize(&self, [scale, min]: [f32; 2], _full: bool, x: &[f32], codes: &mut [u8]) {
         if scale == 0.0 {
             return codes.fill(0);
@@ -83,6 +87,7 @@ impl Kernel for Affine {
         }
     }
 
+    #[inline(always)]
     fn dequantize(&self, [scale, min]: [f32; 2], _tables: &[&[u8]], codes: &[u8], out: &mut [f32]) {
         for (w, &code) in out.iter_mut().zip(codes) {
             *w = scale * f32::from(code) + min;
@@ -99,18 +104,22 @@ pub(super) struct Absmax {
 impl Kernel for Absmax {
     const PARAMS: usize = 1;
 
+    #[inline(always)]
     fn prepare(&self, at: u64, x: &mut [f32], _tally: &mut Tally) -> Result<(), Unfit> {
         refuse_non_finite(at, x)
     }
 
+    #[inline(always)]
     fn measure(&self, x: &[f32]) -> [f32; 2] {
         greatest(x)
     }
 
+    #[inline(always)]
     fn params(&self, stats: [f32; 2], _full: bool) -> Result<[f32; 2], f32> {
         Ok([stats[1] / self.levels, 0.0])
     }
 
+    #[inline(always)]
     fn quantize(&self, [scale, _]: [f32; 2], _full: bool, x: &[f32], codes: &mut [u8]) {
         if scale == 0.0 {
             return codes.fill(0);
@@ -122,6 +131,7 @@ impl Kernel for Absmax {
         }
     }
 
+    #[inline(always)]
     fn dequantize(&self, [scale, _]: [f32; 2], _tables: &[&[u8]], codes: &[u8], out: &mut [f32]) {
         let shift = 8 - self.bits;
         for (w, &code) in out.iter_mut().zip(codes) {

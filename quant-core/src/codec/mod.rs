@@ -218,11 +218,13 @@ pub(crate) fn slab_granule(group: u64) -> u64 {
 }
 
 /// The first element of `x` that is not finite; `at` is the index of `x[0]` in the tensor.
+#[inline(always)]
 fn refuse_non_finite(at: u64, x: &[f32]) -> std::result::Result<(), Unfit> {
     refuse_from(f32::INFINITY, at, x)
 }
 
 /// The first element of `x` that is NaN or of magnitude `limit` or more.
+#[inline(always)]
 fn refuse_from(limit: f32, at: u64, x: &[f32]) -> std::result::Result<(), Unfit> {
     let limit = limit.to_bits();
     let unfit = |v: f32| v.to_bits() & 0x7fff_ffff >= limit;

@@ -18,6 +18,7 @@ use super::groups::{Groups, Kernel, absmax};
 use super::{Codec, Known, Measured, Part, Scan, Tally, Unfit, f32_at, f32_bytes};
 use crate::Dtype;
 use crate::aten::Mean;
+use crate::simd::widest;
 use crate::scheme::{Book, Profile};
 
 /// Scales that share a nested scale.
@@ -101,7 +102,7 @@ impl Codec for Nested {
         let first = at / self.inner.group;
         for (block, piece) in self.inner.pieces(at, out.len()) {
             let params = [self.scale(block, first, parts), 0.0];
-            self.inner.kernel.dequantize(params, &parts[2..3], &codes[piece.clone()], &mut out[piece]);
+            widest(|| self.inner.kernel.dequantize(params, &parts[2..3], &codes[piece.clone()], &mut out[piece]));
         }
     }
 }
@@ -115,10 +116,10 @@ struct MeanScan<'a> {
 impl Scan for MeanScan<'_> {
     fn measure(&self, at: u64, x: &mut [f32]) -> Result<Measured, Unfit> {
         let inner = &self.codec.inner;
-        inner.kernel.prepare(at, x, &mut Tally::default())?;
+        widest(|| inner.kernel.prepare(at, x, &mut Tally::default()))?;
         let scale = |(block, piece): (u64, std::ops::Range<usize>)| {
             let full = (block + 1) * inner.group <= inner.n;
-            let params = inner.kernel.params(inner.kernel.measure(&x[piece]), full);
+            let params = inner.kernel.params(widest(|| inner.kernel.measure(&x[piece])), full);
             params.map_err(|value| Unfit { index: block * inner.group, value })
         };
         let groups = inner.pieces(at, x.len()).map(scale).collect::<Result<_, _>>()?;

@@ -135,10 +135,11 @@ fn check(list: &[String], layers: &[Layer], model: &str) -> Result<(), String> {
     if let Some(odd) = list.iter().find(|key| !key.chars().all(is_plain)) {
         return Err(format!("'{odd}' cannot stand in llm_int8_skip_modules, whose entries are regular expressions"));
     }
-    let quantized = || layers.iter().filter(|l| l.is_quantized);
-    let clash = list.iter().find_map(|key| Some((key, quantized().find(|l| names(l.path, model).iter().any(|n| is_skipped(n, key)))?)));
+    let quantized: Vec<_> = layers.iter().filter(|l| l.is_quantized).map(|l| (l.path, names(l.path, model))).collect();
+    let skipped_by = |key: &String| quantized.iter().find(|(_, names)| names.iter().any(|n| is_skipped(n, key)));
+    let clash = list.iter().find_map(|key| Some((key, skipped_by(key)?.0)));
     match clash {
-        Some((key, layer)) => Err(format!("llm_int8_skip_modules cannot leave '{key}' dense and '{}' quantized", layer.path)),
+        Some((key, path)) => Err(format!("llm_int8_skip_modules cannot leave '{key}' dense and '{path}' quantized")),
         None => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use quant_core::error::Printable;
 use quant_core::{Error, Result};
 
 use super::{NewFile, exists, parent_of, shown, sys};
-use crate::input::Identity;
+use crate::input::{Identity, list};
 
 /// Checks that `target` may be created or replaced, and gives the folder it is to lie in.
 pub(super) fn target<'a>(target: &'a Path, folder: bool, force: bool, inputs: &[Identity]) -> Result<&'a Path> {
@@ -63,7 +63,7 @@ fn is_around_here(found: &Metadata) -> bool {
 }
 
 fn is_empty(folder: &Path) -> bool {
-    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
+    list(folder).is_ok_and(|names| names.is_empty())
 }
 
 /// Whether an input lies in `folder`, at any depth, or is what a link in it leads to, as in the cache of Hugging Face.
@@ -73,12 +73,12 @@ fn holds_input(folder: &Path, inputs: &[Identity]) -> bool {
     let inputs: HashSet<Identity> = inputs.iter().copied().collect();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if Identity::of(&entry.path()).is_ok_and(|identity| inputs.contains(&identity)) {
+        for path in list(&folder).into_iter().flatten().map(|name| folder.join(name)) {
+            if Identity::of(&path).is_ok_and(|identity| inputs.contains(&identity)) {
                 return true;
             }
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                folders.push(entry.path());
+            if fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
+                folders.push(path);
             }
         }
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use quant_core::{Error, Result};
 
 use super::name_of;
-use crate::input::Identity;
+use crate::input::{Identity, list};
 
 /// The longest name in usual file systems.
 const MAX_NAME: usize = 255;
@@ -86,13 +86,28 @@ impl Drop for Temporary {
     }
 }
 
-/// Removes a file, a link, or a folder with everything in it. Errors are ignored: the next run tries again.
+/// Removes a file, a link, or a folder with everything in it. A failure is tried again, then ignored: the next run may succeed.
 pub(super) fn remove(path: &Path) {
-    let _ = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(e) => Err(e),
-    };
+    for _ in 0..3 {
+        match try_remove(path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {}
+            _ => return,
+        }
+    }
+}
+
+fn try_remove(path: &Path) -> io::Result<()> {
+    if !fs::symlink_metadata(path)?.is_dir() {
+        return fs::remove_file(path);
+    }
+    // Our own folders hold nothing but files. remove_dir_all, which panics if a folder cannot be closed, is left for the rest.
+    for name in list(path)? {
+        let _ = fs::remove_file(path.join(name));
+    }
+    match fs::remove_dir(path) {
+        Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(path),
+        result => result,
+    }
 }
 
 /// A name beside `target` that nobody has.
@@ -133,10 +148,9 @@ fn is_ours(file: &File, path: &Path) -> bool {
 /// Removes the leftovers of runs to `target` whose process is gone. Errors are ignored: leftovers are not worth a failure.
 pub(super) fn remove_stale(parent: &Path, target: &Path) {
     let prefix = prefix(name_of(target), ".partial.");
-    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let name = entry.file_name();
+    for name in list(parent).into_iter().flatten() {
         if let Some(owner) = name.as_bytes().strip_prefix(prefix.as_bytes()).and_then(owner) {
-            remove_if_stale(&entry.path(), owner);
+            remove_if_stale(&parent.join(&name), owner);
         }
     }
 }
