@@ -46,7 +46,7 @@ struct Row {
     role: &'static str,
     bytes: u64,
     overflows: u64,
-    outlier_columns: Option<usize>,
+    outlier_columns: Option<u64>,
 }
 
 /// Runs the command.
@@ -222,7 +222,7 @@ impl Report {
         for r in self.tensors.iter().filter(|r| r.overflows > 0) {
             text += &format!(" overflow: {} numbers of {} do not fit {}\n", r.overflows, quant_core::error::Printable(&r.name), r.to);
         }
-        let outliers: usize = self.tensors.iter().filter_map(|r| r.outlier_columns).sum();
+        let outliers: u64 = self.tensors.iter().filter_map(|r| r.outlier_columns).sum();
         if self.tensors.iter().any(|r| r.outlier_columns.is_some()) {
             text += &format!(" outlier columns (a weight of magnitude 6 or more): {outliers}\n");
         }
@@ -243,7 +243,7 @@ impl Row {
             role: t.role.name(),
             bytes: t.n_bytes(),
             overflows: tally.map_or(0, |t| t.overflows),
-            outlier_columns: tally.filter(|_| counted).map(|t| t.outlier_columns.len()),
+            outlier_columns: tally.filter(|_| counted).map(|t| t.outlier_columns.count()),
         }
     }
 }

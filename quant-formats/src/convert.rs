@@ -12,6 +12,7 @@ use quant_core::{Dtype, Error, Result, Scheme};
 
 use crate::checkpoint::Checkpoint;
 use crate::hf::config::{self, Bnb, Config};
+use crate::hf::roles::{Layer, skip_modules};
 
 use crate::safetensors::layout::Layout;
 use crate::safetensors::write::{self as st, Beside, MAX_SHARD};
@@ -199,7 +200,11 @@ fn quantization_config(plan: &Plan, config: &Config) -> Result<String> {
             Bnb::FourBit { book, nested, compute, storage }
         }
     };
-    let skip: Option<Vec<String>> = None;
+    let layers = plan.tensors.iter().filter(|t| t.shape.len() == 2).filter_map(|t| {
+        let path = t.name.strip_suffix(".weight")?;
+        Some(Layer { path, role: t.role, is_quantized: t.scheme.is_quantized() })
+    });
+    let skip = skip_modules(&layers.collect::<Vec<_>>(), Some(config)).map_err(Error::request)?;
     Ok(config::bnb_config(bnb, skip.as_deref()))
 }
 

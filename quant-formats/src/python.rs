@@ -12,11 +12,25 @@ pub fn repr_f64(x: f64) -> String {
     if !x.is_finite() {
         return non_finite(x).into();
     }
-    let scientific = format!("{x:e}");
-    match scientific.split_once('e').and_then(|(digits, e)| Some((digits, e.parse::<i32>().ok()?))) {
-        Some((digits, e)) if !(-4..16).contains(&e) => format!("{digits}e{}{:02}", sign(e), e.abs()),
-        _ => format!("{x:?}"),
+    let (digits, exponent) = shortest(x);
+    if (-4..16).contains(&exponent) {
+        let decimals = (digits - 1 - exponent).max(1) as usize;
+        return format!("{x:.decimals$}");
     }
+    let text = format!("{x:.*e}", (digits - 1) as usize);
+    let mantissa = text.split('e').next().unwrap_or_default();
+    format!("{mantissa}e{}{:02}", sign(exponent), exponent.abs())
+}
+
+/// How many digits the shortest text has, and its decimal exponent.
+///
+/// Only their number is taken from Rust's shortest text: of two such texts that are equally near, Rust writes the greater
+/// and Python the one that ends in an even digit, as Rust's formatting with a given number of digits does.
+fn shortest(x: f64) -> (i32, i32) {
+    let text = format!("{x:e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let digits = mantissa.bytes().filter(u8::is_ascii_digit).count();
+    (digits as i32, exponent.parse().unwrap_or_default())
 }
 
 fn non_finite(x: f64) -> &'static str {
@@ -61,7 +75,8 @@ mod tests {
     use super::*;
 
     /// Bits and `repr`, from CPython 3.11.
-    const REPRS: [(u64, &str); 44] = [
+    const REPRS: [(u64, &str); 45] = [
+        (0x3fc6a02000000000, "0.17676162719726562"), // halfway between …562 and …563
         (0x0000000000000000, "0.0"),
         (0x8000000000000000, "-0.0"),
         (0x3ff0000000000000, "1.0"),

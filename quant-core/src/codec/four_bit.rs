@@ -162,20 +162,40 @@ impl Kernel for FourBit {
     }
 }
 
-/// For each element the number of thresholds below it. Written for the vectoriser: no branch, lanes of 32 bits.
+/// For each element the number of thresholds below it.
 #[inline(always)]
 fn count_above(thresholds: &[f32; 15], x: &[f32], codes: &mut [u8], scaled: impl Fn(f32) -> f32) {
-    for (codes, x) in codes.chunks_mut(16).zip(x.chunks(16)) {
-        let mut counts = [0u32; 16];
-        let mut v = [0f32; 16];
-        v.iter_mut().zip(x).for_each(|(v, &w)| *v = scaled(w));
-        for &t in thresholds {
-            for i in 0..16 {
-                counts[i] += u32::from(v[i] > t);
-            }
-        }
-        codes.iter_mut().zip(counts).for_each(|(code, count)| *code = count as u8);
+    let (full, rest) = x.as_chunks::<LANES>();
+    let (full_codes, rest_codes) = codes.as_chunks_mut::<LANES>();
+    for (codes, x) in full_codes.iter_mut().zip(full) {
+        *codes = count_lanes(thresholds, x, &scaled);
     }
+    let mut padded = [0.0; LANES];
+    padded[..rest.len()].copy_from_slice(rest);
+    rest_codes.copy_from_slice(&count_lanes(thresholds, &padded, &scaled)[..rest.len()]);
+}
+
+/// Elements that are compared side by side.
+const LANES: usize = 32;
+
+/// Written for the vectoriser: no branch, lanes as wide as the floats they count.
+#[inline(always)]
+fn count_lanes(thresholds: &[f32; 15], x: &[f32; LANES], scaled: impl Fn(f32) -> f32) -> [u8; LANES] {
+    let mut v = [0f32; LANES];
+    let mut counts = [0u32; LANES];
+    for i in 0..LANES {
+        v[i] = scaled(x[i]);
+    }
+    for &t in thresholds {
+        for i in 0..LANES {
+            counts[i] += u32::from(v[i] > t);
+        }
+    }
+    let mut codes = [0; LANES];
+    for i in 0..LANES {
+        codes[i] = counts[i] as u8;
+    }
+    codes
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ impl Kernel for Int8 {
         dense::round_to_f16(x);
         if absmax(x)[1] >= OUTLIER {
             let outliers = x.iter().enumerate().filter(|(_, w)| w.abs() >= OUTLIER);
-            outliers.for_each(|(i, _)| tally.add_column((at + i as u64) % self.columns));
+            outliers.for_each(|(i, _)| tally.outlier_columns.insert((at + i as u64) % self.columns));
         }
         Ok(())
     }

@@ -43,6 +43,13 @@ pub(super) fn absmax(bits: u8, group: u64, n: u64) -> Groups<Absmax> {
 /// 1.5·2^23: adding it to a float of magnitude below 2^22 rounds it to an integer, ties to even, in the low mantissa bits.
 pub(super) const ROUND: f32 = 12_582_912.0;
 
+/// `q` between two bounds, in the form that maps to two instructions; it is not NaN.
+#[inline(always)]
+fn within(q: f32, least: f32, most: f32) -> f32 {
+    let q = if q > least { q } else { least };
+    if q < most { q } else { most }
+}
+
 /// Asymmetric: parameters are the scale and the offset.
 pub(super) struct Affine {
     levels: f32,
@@ -82,7 +89,7 @@ impl Kernel for Affine {
             return codes.fill(0);
         }
         for (code, &w) in codes.iter_mut().zip(x) {
-            let q = ((w - min) / scale).max(0.0).min(self.levels);
+            let q = within((w - min) / scale, 0.0, self.levels);
             *code = (q + ROUND).to_bits() as u8;
         }
     }
@@ -126,7 +133,7 @@ impl Kernel for Absmax {
         }
         let mask = ((1u16 << self.bits) - 1) as u8;
         for (code, &w) in codes.iter_mut().zip(x) {
-            let q = (w / scale).max(-self.levels).min(self.levels);
+            let q = within(w / scale, -self.levels, self.levels);
             *code = (q + ROUND).to_bits() as u8 & mask;
         }
     }

@@ -164,26 +164,45 @@ pub struct Unfit {
 pub struct Tally {
     /// Finite numbers that became infinite (or NaN, in types without infinity).
     pub overflows: u64,
-    /// Columns with a magnitude of 6 or more, where the scheme asks for them; never more than [`Tally::MAX_COLUMNS`].
-    pub outlier_columns: std::collections::BTreeSet<u64>,
+    /// Columns with a magnitude of 6 or more, where the scheme asks for them.
+    pub outlier_columns: Columns,
 }
 
 impl Tally {
-    /// Outlier columns beyond this number are no longer told apart.
-    pub const MAX_COLUMNS: usize = 65_536;
-
     /// Adds what another slab did.
     pub fn merge(&mut self, other: Tally) {
         self.overflows += other.overflows;
-        for column in other.outlier_columns {
-            self.add_column(column);
-        }
+        self.outlier_columns.merge(&other.outlier_columns);
+    }
+}
+
+/// A set of columns, one bit each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Columns(Vec<u64>);
+
+impl Columns {
+    /// Columns from this one on are not told apart: they count as one.
+    pub const LIMIT: u64 = 1 << 20;
+
+    /// How many columns are in the set.
+    pub fn count(&self) -> u64 {
+        self.0.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
-    fn add_column(&mut self, column: u64) {
-        if self.outlier_columns.len() < Tally::MAX_COLUMNS {
-            self.outlier_columns.insert(column);
+    fn insert(&mut self, column: u64) {
+        let column = column.min(Columns::LIMIT);
+        let word = (column / 64) as usize;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
         }
+        self.0[word] |= 1 << (column % 64);
+    }
+
+    fn merge(&mut self, other: &Columns) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        self.0.iter_mut().zip(&other.0).for_each(|(a, b)| *a |= b);
     }
 }
 

@@ -167,7 +167,8 @@ fn dtype_of(name: &str) -> Checked<Dtype> {
     name.parse().map_err(|()| format!("unknown type '{}'", Printable(name)))
 }
 
-/// A dense tensor has the type of its scheme, one of data also the size; any other has a type that is quantized from.
+/// A dense tensor has the type of its scheme, any other one that is quantized from. The size of data is checked here, that of
+/// weights by [`Tensor::check_parts`].
 fn check_dtype(tensor: &Tensor) -> Checked {
     let Scheme::Dense(dtype) = tensor.scheme else {
         return if tensor.dtype.is_weight() { Ok(()) } else { Err(format!("{} cannot hold {}", tensor.scheme, tensor.dtype)) };
@@ -175,9 +176,14 @@ fn check_dtype(tensor: &Tensor) -> Checked {
     if dtype != tensor.dtype {
         return Err(format!("found type {}, needed {dtype} as its scheme says", tensor.dtype));
     }
-    let needed = dtype.n_bytes(tensor.n_elements());
-    let found = tensor.parts.first().map(|part| part.n_bytes);
-    if needed.is_some() && found == needed { Ok(()) } else { Err(format!("{dtype} {:?} needs {needed:?} bytes, found {found:?}", tensor.shape)) }
+    let needed = dtype.n_bytes(tensor.n_elements()).ok_or_else(|| format!("{dtype} {:?} does not fill whole bytes", tensor.shape))?;
+    match tensor.parts.first() {
+        None => Err(format!("{dtype} needs a part")),
+        Some(part) if !tensor.is_weight() && part.n_bytes != needed => {
+            Err(format!("{dtype} of shape {:?} needs {needed} bytes, found {}", tensor.shape, part.n_bytes))
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 /// Whether `name` names a file in the very folder that it is joined to, on any system.

@@ -54,12 +54,19 @@ impl Chunks {
             return Err(start..run.end);
         }
         let inside = |at: u64| !at.is_multiple_of(self.chunk_bytes);
-        if after == Some(run.end) && inside(run.end) && let Some(next) = runs.remove(&run.end) {
+        if after == Some(run.end)
+            && inside(run.end)
+            && let Some(next) = runs.remove(&run.end)
+        {
             run.sum.combine(&next.sum);
             run.end = next.end;
         }
         match before {
-            Some((first, end)) if end == start && inside(start) && let Some(before) = runs.get_mut(&first) => {
+            Some((first, end))
+                if end == start
+                    && inside(start)
+                    && let Some(before) = runs.get_mut(&first) =>
+            {
                 before.sum.combine(&run.sum);
                 before.end = run.end;
             }
@@ -94,9 +101,9 @@ mod tests {
 
     /// CRC-32 as the zlib documentation defines it, bit by bit.
     fn crc32_by_definition(bytes: &[u8]) -> u32 {
-        !bytes.iter().fold(!0u32, |crc, &byte| {
-            (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
-        })
+        !bytes
+            .iter()
+            .fold(!0u32, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 }))
     }
 
     #[test]

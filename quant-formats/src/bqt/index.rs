@@ -1,12 +1,13 @@
 //! The index as it stands in the file. Field names and their order are the format.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use crc32fast::Hasher;
 use quant_core::error::Printable;
 use quant_core::{Error, Result};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::de::{self, DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::ALIGN;
 use super::hash::Digest;
@@ -198,44 +199,50 @@ impl Index {
         Ok(text)
     }
 
-    /// Reads the index that follows `header`. Nothing of it is interpreted unless its checksum is right.
+    /// Reads the index that follows `header`: once for its syntax and checksum, then for what it says.
     ///
     /// # Errors
     /// If it is damaged, not JSON, or does not have the fields of an index. It is not yet checked against the data.
     pub(super) fn read(input: &Input, header: &Header) -> Result<Index> {
-        let path = input.path();
-        let sum = checksum(input.reader(SUMMED..header.data_start())).map_err(|e| Error::io("read", path, e))?;
-        if sum != header.crc32 {
-            let problem = format!("header or index is damaged: the checksum is {sum:08x}, the header says {:08x}", header.crc32);
-            return Err(Error::file(path, problem).at(SUMMED));
-        }
-        let text = || BufReader::with_capacity(1 << 16, input.reader(HEADER..header.data_start()));
-        let bad = |e: serde_json::Error| match e.is_io() {
-            true => Error::io("read", path, e.into()),
-            false => Error::file(path, format!("the index: {}", Printable(&e.to_string()))).at(HEADER + (e.column() as u64).saturating_sub(1)),
-        };
-        serde_json::from_reader::<_, Distinct>(text()).map_err(bad)?;
-        serde_json::from_reader::<_, Object<Index>>(text()).map(|index| index.0).map_err(bad)
+        parse::<Distinct>(input, header)?;
+        parse::<Object<Index>>(input, header).map(|index| index.0)
     }
 }
 
-/// CRC-32 of all that `reader` has.
-fn checksum(mut reader: impl Read) -> io::Result<u32> {
-    let mut sum = Summing(Hasher::new());
-    io::copy(&mut reader, &mut sum)?;
-    Ok(sum.0.finalize())
+/// Parses the index, whose checksum must be right, in one pass and without holding its text.
+fn parse<T: DeserializeOwned>(input: &Input, header: &Header) -> Result<T> {
+    let path = input.path();
+    let mut sum = Hasher::new();
+    sum.update(&header.bytes()[SUMMED as usize..]);
+    let text = Summing { reader: input.reader(HEADER..header.data_start()), sum: &mut sum };
+    let value = serde_json::from_reader(BufReader::with_capacity(1 << 16, text)).map_err(|e| match (e.is_io(), e.line()) {
+        (true, _) => Error::io("read", path, e.into()),
+        (false, 1) => Error::file(path, bad_json(&e)).at(HEADER + (e.column() as u64).saturating_sub(1)),
+        (false, _) => Error::file(path, bad_json(&e)),
+    })?;
+    let sum = sum.finalize();
+    if sum != header.crc32 {
+        let problem = format!("header or index is damaged: the checksum is {sum:08x}, the header says {:08x}", header.crc32);
+        return Err(Error::file(path, problem).at(SUMMED));
+    }
+    Ok(value)
 }
 
-struct Summing(Hasher);
+fn bad_json(error: &serde_json::Error) -> String {
+    format!("the index: {}", Printable(&error.to_string()))
+}
 
-impl Write for Summing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
+/// A reader that sums what passes through it.
+struct Summing<'a, R> {
+    reader: R,
+    sum: &'a mut Hasher,
+}
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+impl<R: Read> Read for Summing<'_, R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.reader.read(out)?;
+        self.sum.update(&out[..n]);
+        Ok(n)
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! The specification is `docs/format.md`, a reader in 60 lines of Python is `docs/bqt.py`.
 //!
-//! Invariants: [`open`] and [`verify`] interpret nothing of an index whose checksum is wrong; whatever [`Writer`] commits has
+//! Invariants: [`open`] and [`verify`] use nothing of an index whose checksum is wrong; whatever [`Writer`] commits has
 //! passed the very checks of [`open`]; extents tile the data without hole or overlap, so no byte of a file is unaccounted for.
 
 mod affected;
