@@ -154,10 +154,10 @@ pub enum Form {
 /// How files are read.
 #[derive(Clone, Copy, Default, ValueEnum)]
 pub enum Io {
-    /// Map files, but read those on network file systems
+    /// What is faster: read
     #[default]
     Auto,
-    /// Map files into memory
+    /// Map files into memory and copy from there
     Mmap,
     /// Read files piece by piece
     Read,

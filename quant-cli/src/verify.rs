@@ -64,7 +64,7 @@ fn bqt_input(args: &VerifyArgs) -> Result<Option<Input>> {
     let n = input.len().min(8) as usize;
     input.read_at(0, &mut magic[..n])?;
     let named = args.path.extension().is_some_and(|e| e.eq_ignore_ascii_case("bqt"));
-    Ok((magic == bqt::MAGIC || named).then_some(input))
+    Ok((magic[..4] == bqt::MAGIC[..4] || named).then_some(input))
 }
 
 fn of_bqt(path: &Path, input: &Input, observer: &dyn Observer) -> Result<Report> {

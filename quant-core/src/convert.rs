@@ -29,7 +29,7 @@ pub struct Budget {
 
 impl Budget {
     /// Elements of a slab that stays in a core's cache.
-    pub const SLAB: u64 = 1 << 17;
+    pub const SLAB: u64 = 1 << 16;
     /// Memory by default.
     pub const MEMORY: u64 = 256 << 20;
     /// Bytes of scratch an element needs at most: source and output parts, codes, and the number itself.

@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use quant_core::{Error, Result};
 
 use crate::map::Map;
-use file_system::FileSystem;
 pub(crate) use folder::list;
 
 /// Shorter reads never go through the map: a `pread` costs less than the page faults, and leaves nothing mapped behind.
@@ -28,7 +27,7 @@ pub enum Io {
     Mmap,
     /// With `pread`.
     Read,
-    /// [`Io::Mmap`] on local file systems, [`Io::Read`] on network and FUSE ones, where a lost server would be a signal.
+    /// What is faster: [`Io::Read`]. Bytes are copied out of a map anyway, and the faults of doing so cost more than `pread`.
     #[default]
     Auto,
 }
@@ -78,12 +77,10 @@ impl Input {
         let file = open_read_only(path).map_err(|e| Error::io("open", path, e))?;
         let metadata = file.metadata().map_err(|e| Error::io("look at", path, e))?;
         refuse_special(path, &metadata)?;
-        let file_system = FileSystem::of(&file);
-        if file_system == FileSystem::Kernel {
+        if file_system::is_made_up(&file) {
             return Err(Error::file(path, "is made up by the kernel as it is read; needed a stored file"));
         }
-        let mapped = io == Io::Mmap || (io == Io::Auto && file_system == FileSystem::Local);
-        let map = if mapped { Map::new(&file, metadata.len()) } else { None };
+        let map = if io == Io::Mmap { Map::new(&file, metadata.len()) } else { None };
         Ok(Input { path: path.into(), file, stamp: Stamp::from(&metadata), map })
     }
 

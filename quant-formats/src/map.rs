@@ -6,14 +6,18 @@
 mod sigbus;
 
 use std::fs::File;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Mutex, PoisonError};
 
 use memmap2::{MmapOptions, MmapRaw, UncheckedAdvice};
 
-/// Copied before the pages are given back; what a map holds resident is at most this for each thread that reads.
+/// Copied before it is looked whether pages are to be given back.
 const PIECE: usize = 4 << 20;
-/// A fault maps the neighbours of a page up to this alignment too (fault_around_bytes), so this much is given back around a read.
-const FAULT_AROUND: usize = 64 << 10;
+/// Bytes that are read before the pages they lie on are given back.
+const RELEASE: usize = 16 << 20;
+/// A fault maps the neighbours of a page too, at most the huge page around it, so this much is given back around what was read.
+const AROUND: usize = 2 << 20;
 
 /// A read-only map of a whole file.
 #[derive(Debug)]
@@ -21,6 +25,15 @@ pub(crate) struct Map {
     raw: MmapRaw,
     /// Set once bytes of the map were not those of the file. It stays set: pages may have been replaced by zeros.
     faulted: AtomicBool,
+    /// What was read and not yet given back.
+    held: Mutex<Held>,
+}
+
+/// The stretch of a map that reads have touched, and how much of it they read.
+#[derive(Debug, Default)]
+struct Held {
+    range: Range<usize>,
+    n_bytes: usize,
 }
 
 impl Map {
@@ -32,7 +45,7 @@ impl Map {
             return None;
         }
         let raw = MmapOptions::new().len(len).map_raw_read_only(file).ok()?;
-        Some(Map { raw, faulted: AtomicBool::new(false) })
+        Some(Map { raw, faulted: AtomicBool::new(false), held: Mutex::default() })
     }
 
     /// Whether the file could not be read at some time, because it was cut or the disk is damaged.
@@ -61,15 +74,23 @@ impl Map {
         !self.has_faulted()
     }
 
-    /// Gives back the pages of a range that was read, and those the kernel mapped around them. A neighbour that still needs
-    /// one faults it in again, from the page cache.
+    /// Notes that a range was read, and gives pages back when enough was. A neighbour that still needs one faults it in
+    /// again, from the page cache.
     fn release(&self, offset: usize, n_bytes: usize) {
-        let base = self.raw.as_ptr() as usize;
-        let first = ((base + offset) & !(FAULT_AROUND - 1)).max(base) - base;
-        let end = ((base + offset + n_bytes).saturating_add(FAULT_AROUND - 1) & !(FAULT_AROUND - 1)).min(base + self.raw.len()) - base;
+        let Some(range) = self.held.lock().unwrap_or_else(PoisonError::into_inner).add(offset..offset + n_bytes) else { return };
+        let (first, end) = (range.start.saturating_sub(AROUND), range.end.saturating_add(AROUND).min(self.raw.len()));
         // SAFETY: the pages of a read-only map of a file hold nothing that the file does not; the zeros that replace them
         // after a fault come back as zeros. A failure only leaves more memory in use.
         let _ = unsafe { self.raw.unchecked_advise_range(UncheckedAdvice::DontNeed, first, end - first) };
+    }
+}
+
+impl Held {
+    /// Adds what was read. Returns the whole stretch when it is time to give it back.
+    fn add(&mut self, read: Range<usize>) -> Option<Range<usize>> {
+        self.range = if self.n_bytes == 0 { read.clone() } else { self.range.start.min(read.start)..self.range.end.max(read.end) };
+        self.n_bytes += read.len();
+        (self.n_bytes >= RELEASE).then(|| std::mem::take(self).range)
     }
 }
 

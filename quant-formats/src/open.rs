@@ -29,15 +29,16 @@ pub fn open(path: &Path, io: Io) -> Result<Checkpoint> {
         return safetensors::read::open_folder(folder, io);
     }
     let input = Input::open(path, io)?;
-    let mut magic = [0; 8];
-    let n = input.len().min(8) as usize;
+    let mut magic = [0; 4];
+    let n = input.len().min(4) as usize;
     input.read_at(0, &mut magic[..n])?;
-    if magic == bqt::MAGIC {
+    // The bytes after these tell what a transfer as text has done to the file.
+    if magic == bqt::MAGIC[..4] {
         let mut checkpoint = bqt::open(input)?;
         settle(&mut checkpoint)?;
         return Ok(checkpoint);
     }
-    if magic.starts_with(b"GGUF") {
+    if magic == *b"GGUF" {
         return Err(Error::file(path, "is a GGUF file; reading GGUF is not yet possible"));
     }
     safetensors::read::open_file(path, io)

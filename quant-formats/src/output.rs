@@ -7,7 +7,6 @@
 //!
 //! Invariant: at any instant the target is absent, what was there before, or the complete new output. Dropping before
 //! [`Staged::commit`] leaves nothing behind; only SIGKILL and a power cut can, and then the next run to that name removes it.
-//! Source: the sequence of section 4.5 of the reliability notes, which SQLite's and LMDB's resemble.
 
 mod checks;
 mod files;

@@ -53,23 +53,28 @@ impl Codec for Dense {
     fn encode(&self, _known: &Known, _at: u64, x: &mut [f32], out: &mut [Vec<u8>]) -> Result<Tally, Unfit> {
         let out = &mut out[0];
         out.resize(x.len() * (self.dtype.bits() / 8) as usize, 0);
-        widest(|| match self.dtype {
-            Dtype::F64 => encode_each(x, out, |v| f64::from(v).to_le_bytes()),
-            Dtype::F32 => encode_each(x, out, f32::to_le_bytes),
-            Dtype::BF16 => encode_each(x, out, |v| to_bf16(v).to_le_bytes()),
-            Dtype::F16 => encode_f16(x, out),
-            Dtype::F8E4M3 => encode_each(x, out, |v| [to_f8_e4m3(v)]),
-            Dtype::F8E5M2 => encode_each(x, out, |v| [to_f8_e5m2(v)]),
-            other => unreachable!("{other} has no dense codec"),
-        });
-        let loses_infinity = self.dtype == Dtype::F8E4M3;
-        let overflows = largest(self.dtype).map_or(0, |limit| widest(|| count_overflows(x, limit, loses_infinity)));
+        let overflows = widest!((dtype: Dtype = self.dtype, x: &[f32] = x, out: &mut [u8] = out) -> u64 { encode(dtype, x, out) });
         Ok(Tally { overflows, ..Tally::default() })
     }
 
     fn decode(&self, _at: u64, parts: &[&[u8]], out: &mut [f32]) {
-        widest(|| decode(self.dtype, parts[0], out));
+        widest!((dtype: Dtype = self.dtype, bytes: &[u8] = parts[0], out: &mut [f32] = out) -> () { decode(dtype, bytes, out) });
     }
+}
+
+/// Encodes numbers in a dense weight type. Returns how many overflow.
+#[inline(always)]
+fn encode(dtype: Dtype, x: &[f32], out: &mut [u8]) -> u64 {
+    match dtype {
+        Dtype::F64 => encode_each(x, out, |v| f64::from(v).to_le_bytes()),
+        Dtype::F32 => encode_each(x, out, f32::to_le_bytes),
+        Dtype::BF16 => encode_each(x, out, |v| to_bf16(v).to_le_bytes()),
+        Dtype::F16 => encode_f16(x, out),
+        Dtype::F8E4M3 => encode_each(x, out, |v| [to_f8_e4m3(v)]),
+        Dtype::F8E5M2 => encode_each(x, out, |v| [to_f8_e5m2(v)]),
+        other => unreachable!("{other} has no dense codec"),
+    }
+    largest(dtype).map_or(0, |limit| count_overflows(x, limit, dtype == Dtype::F8E4M3))
 }
 
 /// Decodes numbers of a dense weight type; `out` beyond the end of `bytes` is left alone.

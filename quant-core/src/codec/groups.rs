@@ -80,6 +80,9 @@ fn max(a: f32, b: f32) -> f32 {
     if b > a { b } else { a }
 }
 
+/// Codes, one a byte, and the parameters of the groups that begin among them.
+pub(super) type Quantized = (Vec<u8>, Vec<[f32; 2]>);
+
 /// A codec of scaled groups. Its first part holds the codes, the next [`Kernel::PARAMS`] the parameters.
 pub(super) struct Groups<K> {
     pub(super) kernel: K,
@@ -123,21 +126,45 @@ impl<K: Kernel> Groups<K> {
         })
     }
 
+    #[inline(always)]
+    fn decode_here(&self, at: u64, parts: &[&[u8]], out: &mut [f32]) {
+        let mut codes = vec![0; out.len()];
+        self.packing.unpack(parts[0], &mut codes);
+        let tables = &parts[1 + K::PARAMS..];
+        let first = at / self.group;
+        for (group, piece) in self.pieces(at, out.len()) {
+            let i = (group - first) as usize;
+            let params = [f32_at(parts[1], i), if K::PARAMS == 2 { f32_at(parts[2], i) } else { 0.0 }];
+            self.kernel.dequantize(params, tables, &codes[piece.clone()], &mut out[piece]);
+        }
+    }
+
+    /// The statistics of the groups that a slab touches.
+    pub(super) fn measure(&self, at: u64, x: &mut [f32]) -> Result<Measured, Unfit> {
+        widest!(<K: Kernel>(codec: &Groups<K> = self, at: u64 = at, x: &mut [f32] = x) -> Result<Measured, Unfit> {
+            codec.kernel.prepare(at, x, &mut Tally::default())?;
+            let groups = codec.pieces(at, x.len()).map(|(_, piece)| codec.kernel.measure(&x[piece])).collect();
+            Ok(Measured { first: at / codec.group, groups })
+        })
+    }
+
     fn is_full(&self, group: u64) -> bool {
         (group + 1).saturating_mul(self.group) <= self.n
     }
 
-    fn params_of(&self, group: u64, stats: [f32; 2]) -> Result<[f32; 2], Unfit> {
+    /// The parameters of a group with these statistics.
+    pub(super) fn params_of(&self, group: u64, stats: [f32; 2]) -> Result<[f32; 2], Unfit> {
         self.kernel.params(stats, self.is_full(group)).map_err(|value| Unfit { index: group * self.group, value })
     }
 
     /// The codes of a slab, one a byte, and the parameters of the groups that begin in it.
-    pub(super) fn quantize(&self, known: &Known, at: u64, x: &mut [f32], tally: &mut Tally) -> Result<(Vec<u8>, Vec<[f32; 2]>), Unfit> {
-        widest(|| self.quantize_here(known, at, x, tally))
+    pub(super) fn quantize(&self, known: &Known, at: u64, x: &mut [f32], tally: &mut Tally) -> Result<Quantized, Unfit> {
+        widest!(<K: Kernel>(codec: &Groups<K> = self, known: &Known = known, at: u64 = at, x: &mut [f32] = x, tally: &mut Tally = tally)
+            -> Result<Quantized, Unfit> { codec.quantize_here(known, at, x, tally) })
     }
 
     #[inline(always)]
-    fn quantize_here(&self, known: &Known, at: u64, x: &mut [f32], tally: &mut Tally) -> Result<(Vec<u8>, Vec<[f32; 2]>), Unfit> {
+    fn quantize_here(&self, known: &Known, at: u64, x: &mut [f32], tally: &mut Tally) -> Result<Quantized, Unfit> {
         self.kernel.prepare(at, x, tally)?;
         let mut codes = vec![0; x.len()];
         let mut begun = Vec::with_capacity((x.len() as u64 / self.group) as usize + 1);
@@ -188,15 +215,9 @@ impl<K: Kernel> Codec for Groups<K> {
     }
 
     fn decode(&self, at: u64, parts: &[&[u8]], out: &mut [f32]) {
-        let mut codes = vec![0; out.len()];
-        self.packing.unpack(parts[0], &mut codes);
-        let tables = &parts[1 + K::PARAMS..];
-        let first = at / self.group;
-        for (group, piece) in self.pieces(at, out.len()) {
-            let i = (group - first) as usize;
-            let params = [f32_at(parts[1], i), if K::PARAMS == 2 { f32_at(parts[2], i) } else { 0.0 }];
-            widest(|| self.kernel.dequantize(params, tables, &codes[piece.clone()], &mut out[piece]));
-        }
+        widest!(<K: Kernel>(codec: &Groups<K> = self, at: u64 = at, parts: &[&[u8]] = parts, out: &mut [f32] = out) -> () {
+            codec.decode_here(at, parts, out);
+        });
     }
 }
 
@@ -208,9 +229,7 @@ struct GroupScan<'a, K> {
 
 impl<K: Kernel> Scan for GroupScan<'_, K> {
     fn measure(&self, at: u64, x: &mut [f32]) -> Result<Measured, Unfit> {
-        widest(|| self.codec.kernel.prepare(at, x, &mut Tally::default()))?;
-        let groups = self.codec.pieces(at, x.len()).map(|(_, piece)| widest(|| self.codec.kernel.measure(&x[piece]))).collect();
-        Ok(Measured { first: at / self.codec.group, groups })
+        self.codec.measure(at, x)
     }
 
     fn fold(&mut self, measured: Measured) {

@@ -18,7 +18,6 @@ use super::groups::{Groups, Kernel, absmax};
 use super::{Codec, Known, Measured, Part, Scan, Tally, Unfit, f32_at, f32_bytes};
 use crate::Dtype;
 use crate::aten::Mean;
-use crate::simd::widest;
 use crate::scheme::{Book, Profile};
 
 /// Scales that share a nested scale.
@@ -80,7 +79,9 @@ impl Codec for Nested {
     }
 
     fn encode(&self, known: &Known, at: u64, x: &mut [f32], out: &mut [Vec<u8>]) -> Result<Tally, Unfit> {
-        let Known::Offset(offset) = *known else { panic!("double quantization needs its scan first") };
+        // Only a tensor without elements is encoded without a scan.
+        let offset = if let Known::Offset(offset) = *known { offset } else { 0.0 };
+        debug_assert!(*known != Known::Nothing || x.is_empty(), "double quantization needs its scan first");
         let mut tally = Tally::default();
         let (codes, params) = self.inner.quantize(&Known::Nothing, at, x, &mut tally)?;
         self.inner.packing.pack(&codes, &mut out[0]);
@@ -102,7 +103,7 @@ impl Codec for Nested {
         let first = at / self.inner.group;
         for (block, piece) in self.inner.pieces(at, out.len()) {
             let params = [self.scale(block, first, parts), 0.0];
-            widest(|| self.inner.kernel.dequantize(params, &parts[2..3], &codes[piece.clone()], &mut out[piece]));
+            self.inner.kernel.dequantize(params, &parts[2..3], &codes[piece.clone()], &mut out[piece]);
         }
     }
 }
@@ -116,14 +117,11 @@ struct MeanScan<'a> {
 impl Scan for MeanScan<'_> {
     fn measure(&self, at: u64, x: &mut [f32]) -> Result<Measured, Unfit> {
         let inner = &self.codec.inner;
-        widest(|| inner.kernel.prepare(at, x, &mut Tally::default()))?;
-        let scale = |(block, piece): (u64, std::ops::Range<usize>)| {
-            let full = (block + 1) * inner.group <= inner.n;
-            let params = inner.kernel.params(widest(|| inner.kernel.measure(&x[piece])), full);
-            params.map_err(|value| Unfit { index: block * inner.group, value })
-        };
-        let groups = inner.pieces(at, x.len()).map(scale).collect::<Result<_, _>>()?;
-        Ok(Measured { first: at / inner.group, groups })
+        let mut measured = inner.measure(at, x)?;
+        for (block, stats) in (measured.first..).zip(&mut measured.groups) {
+            *stats = inner.params_of(block, *stats)?;
+        }
+        Ok(measured)
     }
 
     fn fold(&mut self, measured: Measured) {

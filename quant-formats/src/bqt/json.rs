@@ -13,7 +13,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 pub(super) const KEYS_LIMIT: usize = 65_536;
 
 /// The most dimensions of a shape.
-pub(super) const RANK_LIMIT: usize = 64;
+pub(super) const RANK_LIMIT: usize = 1024;
 
 /// Any value, looked at only for duplicate keys, at every level.
 pub(super) struct Distinct;

@@ -1,49 +1,15 @@
-//! What kind of file system an opened file lies on.
+//! Whether an opened file is a stored one.
 
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 
-/// The kinds that are read differently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FileSystem {
-    /// Disks and memory, and whatever is not known to be something else.
-    Local,
-    /// Its bytes come from another machine or process, which may go away.
-    Remote,
-    /// Its files are made up by the kernel: they report a length of 0, or of 128 TiB.
-    Kernel,
-}
-
-/// nfs, smb, cifs, smb2, fuse, 9p, lustre, ceph, afs, coda, gpfs, beegfs, panfs, vboxsf; statfs(2) and the systems' own headers.
-const REMOTE: [u32; 14] = [
-    0x6969,
-    0x517b,
-    0xff53_4d42,
-    0xfe53_4d42,
-    0x6573_5546,
-    0x0102_1997,
-    0x0bd0_0bd0,
-    0x00c3_6400,
-    0x5346_414f,
-    0x7375_7245,
-    0x4750_4653,
-    0x1983_0326,
-    0xaad7_aaea,
-    0x786f_4256,
-];
 /// proc, sysfs, debugfs, tracefs, cgroup, cgroup2, bpf, securityfs; linux/magic.h.
 const KERNEL: [u32; 8] = [0x9fa0, 0x6265_6572, 0x6462_6720, 0x7472_6163, 0x0027_e0eb, 0x6367_7270, 0xcafe_4a11, 0x7363_6673];
 
-impl FileSystem {
-    /// Where `file` lies; local if the system does not tell.
-    pub(super) fn of(file: &File) -> FileSystem {
-        match magic(file) {
-            Some(magic) if REMOTE.contains(&magic) => FileSystem::Remote,
-            Some(magic) if KERNEL.contains(&magic) => FileSystem::Kernel,
-            _ => FileSystem::Local,
-        }
-    }
+/// Whether the kernel makes up the bytes of `file` as they are read; such files report a length of 0, or of 128 TiB.
+pub(super) fn is_made_up(file: &File) -> bool {
+    magic(file).is_some_and(|magic| KERNEL.contains(&magic))
 }
 
 fn magic(file: &File) -> Option<u32> {
@@ -59,8 +25,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn proc_is_of_the_kernel_and_the_disk_is_local() {
-        assert_eq!(FileSystem::of(&File::open("/proc/self/stat").unwrap()), FileSystem::Kernel);
-        assert_eq!(FileSystem::of(&tempfile::tempfile().unwrap()), FileSystem::Local);
+    fn proc_is_made_up_and_the_disk_is_not() {
+        assert!(is_made_up(&File::open("/proc/self/stat").unwrap()));
+        assert!(!is_made_up(&tempfile::tempfile().unwrap()));
     }
 }

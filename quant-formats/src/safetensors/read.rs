@@ -76,21 +76,16 @@ pub(crate) fn open_folder(folder: &Path, io: Io) -> Result<Checkpoint> {
             model.add_shard(&folder.join(&name), shard, io)?;
         }
     }
-    model.add_side_files(folder, &listing, io)?;
+    model.add_side_files(folder, &listing)?;
     model.finish(Format::Hf, folder)
 }
 
 /// The names of a folder's files, sorted.
 fn list(folder: &Path) -> Result<Vec<OsString>> {
-    let listing = std::fs::read_dir(folder).map_err(|e| Error::io("list", folder, e))?;
-    let mut names = Vec::new();
-    for entry in listing {
-        names.push(entry.map_err(|e| Error::io("list", folder, e))?.file_name());
-        if names.len() > MAX_FILES {
-            return Err(Error::file(folder, format!("found more than {MAX_FILES} files in the folder")));
-        }
+    let names = crate::input::list(folder).map_err(|e| Error::io("list", folder, e))?;
+    if names.len() > MAX_FILES {
+        return Err(Error::file(folder, format!("found more than {MAX_FILES} files in the folder")));
     }
-    names.sort();
     Ok(names)
 }
 
@@ -189,7 +184,7 @@ impl Model {
         Ok(())
     }
 
-    fn add_side_files(&mut self, folder: &Path, listing: &[OsString], io: Io) -> Result<()> {
+    fn add_side_files(&mut self, folder: &Path, listing: &[OsString]) -> Result<()> {
         let mut left = Vec::new();
         for name in listing {
             let path = folder.join(name);
@@ -201,7 +196,7 @@ impl Model {
             match class {
                 Side::Weights => {}
                 Side::Carried => {
-                    let input = Input::open(&path, if io == Io::Mmap { Io::Read } else { io })?;
+                    let input = Input::open(&path, Io::Read)?;
                     let at = At::File { input: self.inputs.len(), offset: 0 };
                     self.side_files.push(SideFile { name: name.to_string_lossy().into_owned(), n_bytes: input.len(), at });
                     self.inputs.push(input);
