@@ -69,12 +69,14 @@ pub struct VerifyArgs {
 
 const CONVERT_HELP: &str = "\
 Schemes:
-  f32 f16 bf16 f8_e4m3 f8_e5m2     dense: every floating tensor
-  nf4 nf4-dq fp4 fp4-dq            bitsandbytes 4-bit, -dq with double quantization; nf4:128 for blocks of 128
-  int8                             LLM.int8(), row-wise
-  int8-block                       bitsandbytes' dynamic 8-bit, block-wise (BQT only)
-  affine4 absmax8 …                linear, 2 to 8 bits; :32 :row :tensor set the group (BQT only)
-  Quantizing schemes apply to linear layers; embeddings, heads and norms are kept unless --tensor-type names them.
+  f64 f32 f16 bf16 f8_e4m3 f8_e5m2  dense, every floating tensor
+  nf4 nf4-dq fp4 fp4-dq             bitsandbytes 4-bit, -dq with double quantization
+  int8                              LLM.int8(), row-wise
+  int8-block                        bitsandbytes' dynamic 8-bit, block-wise (BQT only)
+  affine4 affine4-zero absmax8      linear, 2 to 8 bits (BQT only)
+  nf4:128 affine4:32 absmax8:row    another block, a row, or :tensor; nf4@cpu for the CPU's bytes
+  Quantizing schemes apply to linear layers; embeddings, heads and norms are kept
+  unless --tensor-type names them.
 
 Examples:
   quant convert Llama Llama-nf4 --type nf4-dq
@@ -106,9 +108,9 @@ pub struct ConvertArgs {
     /// Take the rules from a TOML file; see docs/schemes.md
     #[arg(long, value_name = "FILE", conflicts_with_all = ["scheme", "tensor_type"])]
     pub recipe: Option<PathBuf>,
-    /// Whose bytes, where bitsandbytes' backends differ
-    #[arg(long, value_enum, default_value_t)]
-    pub bnb_profile: BnbProfile,
+    /// Whose bytes, where bitsandbytes' backends differ; cuda unless a scheme says @cpu
+    #[arg(long, value_enum)]
+    pub bnb_profile: Option<BnbProfile>,
     /// What to do with a tensor that holds NaN or infinities and should be quantized
     #[arg(long, value_enum, default_value_t)]
     pub non_finite: NonFinite,
@@ -121,7 +123,7 @@ pub struct ConvertArgs {
     /// Threads; the processor's by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Memory for data in work
+    /// Most memory that the slabs of all threads may take
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "256MiB")]
     pub memory: u64,
     /// Elements that a thread handles at once; the bytes do not depend on it
@@ -154,7 +156,7 @@ pub enum Form {
 /// How files are read.
 #[derive(Clone, Copy, Default, ValueEnum)]
 pub enum Io {
-    /// What is faster: read
+    /// Whatever is faster here, which is to read
     #[default]
     Auto,
     /// Map files into memory and copy from there
@@ -174,10 +176,9 @@ impl From<Io> for quant_formats::Io {
 }
 
 /// Whose bytes.
-#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BnbProfile {
     /// The CUDA kernels
-    #[default]
     Cuda,
     /// The CPU backend of 0.50
     Cpu,

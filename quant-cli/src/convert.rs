@@ -54,23 +54,33 @@ pub fn run(args: &ConvertArgs) -> Result<Outcome> {
     let begin = Instant::now();
     let request = request(args)?;
     let checkpoint = quant_formats::open(&args.input, args.io.into())?;
-    let mut plan = convert::plan(&checkpoint, &request)?;
+    let mut plan = convert::plan(&checkpoint, &request).map_err(|e| e.of(&args.input))?;
     let mut tallies = Vec::new();
     if !args.dry_run {
         let progress = Progress::default();
-        tallies = convert::run(&checkpoint, &mut plan, &request, &args.output, &progress)?.tallies;
+        let done = convert::run(&checkpoint, &mut plan, &request, &args.output, &progress);
+        tallies = done.map_err(|e| if let Error::NonFinite { .. } = e { e.of(&args.input) } else { e })?.tallies;
         progress.finish();
     }
     let mut report = Report::new(args, &request, &plan, &tallies);
     report.input_bytes = checkpoint.tensors.iter().map(quant_core::source::Tensor::n_bytes).sum();
     report.output_bytes = convert::size(&checkpoint, &plan, &request)?;
     report.notes = checkpoint.notes.clone();
+    report.notes.extend(missing_config(&checkpoint, &plan, request.target));
     report.seconds = (!args.dry_run).then(|| begin.elapsed().as_secs_f64());
     if args.json {
         return Ok(Outcome::ok(report::json(&report)?));
     }
     report.notes.iter().for_each(|text| note(text));
     Ok(Outcome::ok(report.text()))
+}
+
+/// What a folder without config.json lacks.
+fn missing_config(checkpoint: &quant_formats::Checkpoint, plan: &Plan, target: Target) -> Option<String> {
+    let has_config = checkpoint.side_files.iter().any(|f| f.name == "config.json");
+    let is_quantized = plan.tensors.iter().any(|t| t.scheme.is_quantized());
+    (target == Target::Hf && is_quantized && !has_config)
+        .then(|| "there is no config.json to describe the quantization in; transformers cannot load the result without one".into())
 }
 
 fn request(args: &ConvertArgs) -> Result<Request> {
@@ -90,7 +100,6 @@ fn request(args: &ConvertArgs) -> Result<Request> {
 
 /// The recipe of the options, or of the file, with its text for the record.
 fn recipe(args: &ConvertArgs) -> Result<(Recipe, Option<String>)> {
-    let profile = if args.bnb_profile == BnbProfile::Cpu { Profile::Cpu } else { Profile::Cuda };
     let (mut recipe, text) = match &args.recipe {
         Some(path) => {
             let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
@@ -106,7 +115,8 @@ fn recipe(args: &ConvertArgs) -> Result<(Recipe, Option<String>)> {
     for text in args.keep.iter().rev() {
         recipe.keep.insert(0, pattern(text)?);
     }
-    if profile == Profile::Cpu {
+    if let Some(profile) = args.bnb_profile {
+        let profile = if profile == BnbProfile::Cpu { Profile::Cpu } else { Profile::Cuda };
         recipe.default = recipe.default.map(|s| s.with_profile(profile));
         recipe.rules.iter_mut().for_each(|r| r.scheme = r.scheme.with_profile(profile));
     }
@@ -133,7 +143,8 @@ fn option_text(args: &ConvertArgs) -> Option<String> {
 
 impl Report {
     fn new(args: &ConvertArgs, request: &Request, plan: &Plan, tallies: &[Tally]) -> Report {
-        let rows = plan.tensors.iter().enumerate().map(|(i, t)| Row::new(t, tallies.get(i))).collect();
+        let mut rows: Vec<Row> = plan.tensors.iter().enumerate().map(|(i, t)| Row::new(t, tallies.get(i))).collect();
+        rows.sort_by_cached_key(|row| quant_formats::safetensors::order::key(&row.name));
         let weights = || plan.tensors.iter().filter(|t| !matches!(t.scheme, Scheme::Dense(d) if !d.is_weight()));
         let (parameters, weight_bytes) = (weights().map(Planned::n_elements).sum::<u64>(), weights().map(Planned::n_bytes).sum::<u64>());
         let target = match request.target {
@@ -167,8 +178,7 @@ impl Report {
         }
         text += &table(&["from", "to", ">tensors", ">parameters", ">size", ">bits a weight"], self.groups());
         text += &self.kept();
-        text += &self.totals();
-        text + &self.losses()
+        text + &self.totals()
     }
 
     /// One row for each pair of schemes.
@@ -206,14 +216,16 @@ impl Report {
     fn totals(&self) -> String {
         let n = self.parameters;
         let ratio = |reference: u64| if self.tensor_bytes == 0 { 0.0 } else { reference as f64 / self.tensor_bytes as f64 };
-        let (size, before, bits) = (bytes(self.output_bytes), bytes(self.input_bytes), self.bits_per_weight);
-        let mut text = format!(" total: {size} from {before} of tensors, {} parameters, {bits:.2} bits a weight\n", count(n));
+        let (size, before, bits) = (bytes(self.tensor_bytes), bytes(self.input_bytes), self.bits_per_weight);
+        let mut text = format!(" tensors: {size} from {before}, {} parameters, {bits:.2} bits a weight\n", count(n));
         text += &format!(" against f32 {:.2} × smaller, against f16 {:.2} ×\n", ratio(n * 4), ratio(n * 2));
+        text += &self.losses();
+        text += &format!(" with header and files beside: {}", bytes(self.output_bytes));
         if let Some(seconds) = self.seconds {
             let rate = if seconds > 0.0 { self.input_bytes as f64 / seconds } else { 0.0 };
-            text += &format!(" in {} ({}/s)\n", duration(seconds), bytes(rate as u64));
+            text += &format!(", in {} ({}/s)", duration(seconds), bytes(rate as u64));
         }
-        text
+        text + "\n"
     }
 
     /// Overflows and outliers, which nobody should have to look for.

@@ -6,6 +6,7 @@ use quant_core::source::{Source, Tensor};
 use quant_core::{Result, Scheme};
 use quant_formats::Checkpoint;
 use quant_formats::hf::config::Config;
+use quant_formats::safetensors::order;
 use serde::Serialize;
 
 use crate::args::InspectArgs;
@@ -88,7 +89,7 @@ impl Report {
             bits_per_weight: bits(stored, tensors.iter().map(Tensor::n_elements).sum()),
             memory: Memory { f32: parameters * 4, f16: parameters * 2, int8: parameters, int4: parameters / 2, stored },
             schemes: schemes(tensors),
-            tensors: tensors.iter().map(TensorRow::new).collect(),
+            tensors: in_order(tensors),
             metadata: checkpoint.metadata.iter().cloned().collect(),
             side_files: checkpoint.side_files.iter().map(|f| SideFile { name: f.name.clone(), bytes: f.n_bytes }).collect(),
             notes: checkpoint.notes.clone(),
@@ -175,6 +176,13 @@ impl TensorRow {
     fn cells(&self, name: String, n: usize, size: u64) -> Vec<String> {
         vec![shortened(&name, false), n.to_string(), shape(&self.shape), self.scheme.clone(), self.role.into(), bytes(size)]
     }
+}
+
+/// The tensors by name, layers by number.
+fn in_order(tensors: &[Tensor]) -> Vec<TensorRow> {
+    let mut rows: Vec<TensorRow> = tensors.iter().map(TensorRow::new).collect();
+    rows.sort_by_cached_key(|row| order::key(&row.name));
+    rows
 }
 
 /// How a model is quantized, in a few words.

@@ -127,6 +127,7 @@ impl Report {
         }
         let (tensors, size, format) = (self.tensors, bytes(self.bytes), self.format);
         text += &match (self.intact, self.checksums) {
+            (false, _) if self.damages.len() == 1 => format!("{path}: DAMAGED\n"),
             (false, _) => format!("{path}: DAMAGED in {} places\n", self.damages.len()),
             (true, true) => format!("{path}: intact: {format}, {tensors} tensors, {size}, every checksum holds\n"),
             (true, false) => format!("{path}: sound and readable: {format}, {tensors} tensors, {size}; the format has no checksums\n"),

@@ -80,6 +80,16 @@ impl Error {
         Error::Io { action, path: path.into(), source }
     }
 
+    /// The same error, said of `path` if it does not name a file yet.
+    #[must_use]
+    pub fn of(self, path: &Path) -> Error {
+        match self {
+            Error::Request(problem) => Error::file(path, problem),
+            Error::NonFinite { .. } => Error::file(path, self.to_string()),
+            other => other,
+        }
+    }
+
     /// The same error with a byte offset, if it concerns a file.
     #[must_use]
     pub fn at(mut self, offset: u64) -> Error {

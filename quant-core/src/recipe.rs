@@ -79,7 +79,7 @@ impl Recipe {
     /// biases, experts and routers keep their numbers, as they do in bitsandbytes' integration into transformers 5.
     pub fn decide(&self, tensor: &Tensor) -> Decision {
         if let Some(keep) = self.keep.iter().find(|k| k.is_match(&tensor.name)) {
-            return Decision { scheme: None, reason: format!("kept by '{keep}'") };
+            return Decision { scheme: None, reason: format!("pattern '{keep}'") };
         }
         if let Some(rule) = self.rules.iter().find(|r| r.pattern.is_match(&tensor.name)) {
             return Decision { scheme: Some(rule.scheme), reason: format!("rule '{}'", rule.pattern) };
@@ -110,7 +110,9 @@ impl Rule {
 /// # Errors
 /// If it is not a regular expression.
 pub fn pattern(text: &str) -> Result<Regex> {
-    Regex::new(text).map_err(|e| Error::request(format!("'{text}' is not a pattern: {e}")))
+    // The regex crate draws the place over several lines; its last line is the reason.
+    let reason = |e: regex::Error| e.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    Regex::new(text).map_err(|e| Error::request(format!("'{text}' is not a pattern: {}", reason(e))))
 }
 
 fn scheme(text: &str) -> Result<Scheme> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use quant_core::source::{Source, Tensor};
 use quant_core::{Error, Result};
 
-use crate::input::Input;
+use crate::input::{Identity, Input};
 
 /// A container format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +146,15 @@ impl Checkpoint {
     /// If it cannot be read.
     pub fn config(&self) -> Result<Option<Vec<u8>>> {
         self.side_files.iter().find(|f| f.name == "config.json").map(|f| self.side_file(f)).transpose()
+    }
+
+    /// What an output must not be: any of the files, and the folder they lie in.
+    ///
+    /// # Errors
+    /// If the path it was opened by leads nowhere any more.
+    pub fn identities(&self) -> Result<Vec<Identity>> {
+        let files = self.inputs.iter().map(Input::identity);
+        Ok(files.chain([Identity::of(&self.path)?]).collect())
     }
 
     /// Checks that no file has changed since it was opened.

@@ -6,17 +6,20 @@ use quant_core::codec::Tally;
 use quant_core::convert::{Budget, Pass};
 use quant_core::plan::{Plan, View};
 use quant_core::recipe::Recipe;
-use quant_core::sink::{Observer, Sink};
+use quant_core::sink::Observer;
 use quant_core::source::{Role, Tensor};
 use quant_core::{Dtype, Error, Result, Scheme};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{At, Checkpoint, SideFile};
 use crate::hf::config::{self, Bnb, Config};
 use crate::hf::roles::{Layer, skip_modules};
 
 use crate::safetensors::layout::Layout;
-use crate::safetensors::write::{self as st, Beside, MAX_SHARD};
+use crate::safetensors::write::{self as st, MAX_SHARD};
 use crate::{Format, bqt};
+
+/// Endings that would be strange for a folder.
+const NOT_WRITTEN: [&str; 10] = ["bin", "pt", "pth", "ckpt", "onnx", "h5", "npz", "json", "zip", "tar"];
 
 /// The form of an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,9 @@ impl Target {
             Some("safetensors") => Ok(Target::Safetensors),
             Some("bqt") => Ok(Target::Bqt),
             Some("gguf") => Err(Error::request(format!("{}: writing GGUF is not yet possible", path.display()))),
+            Some(other) if NOT_WRITTEN.contains(&other) => {
+                Err(Error::request(format!("{}: .{other} is not written; name a .safetensors or .bqt file, or a folder", path.display())))
+            }
             _ => Ok(Target::Hf),
         }
     }
@@ -104,7 +110,7 @@ pub fn plan(checkpoint: &Checkpoint, request: &Request) -> Result<Plan> {
     }
     if request.target == Target::Hf {
         fit_transformers(&plan)?;
-        edited_config(checkpoint, &plan)?;
+        edited_config(checkpoint, &plan, request.target)?;
     }
     Ok(plan)
 }
@@ -149,7 +155,9 @@ fn fit_transformers(plan: &Plan) -> Result<()> {
 }
 
 /// The config.json of the output; none if it is carried along as it is.
-fn edited_config(checkpoint: &Checkpoint, plan: &Plan) -> Result<Option<Vec<u8>>> {
+///
+/// BQT says itself how tensors are quantized, so there only what is no longer true is taken out.
+fn edited_config(checkpoint: &Checkpoint, plan: &Plan, target: Target) -> Result<Option<Vec<u8>>> {
     let Some(bytes) = checkpoint.config()? else { return Ok(None) };
     let path = checkpoint.path.join("config.json");
     let unreadable = |problem: String| Error::file(&path, problem);
@@ -160,24 +168,25 @@ fn edited_config(checkpoint: &Checkpoint, plan: &Plan) -> Result<Option<Vec<u8>>
         Err(problem) => return Err(unreadable(problem)),
     };
     let is_described = config.quantization_config().is_some();
+    let is_verbatim = plan.is_copy() && checkpoint.origin.is_some();
     let edited = match quantized {
         Some(_) if is_described && plan.is_copy() => return Ok(None),
+        Some(_) if target == Target::Bqt => bytes.clone(),
         Some(_) => config.with("quantization_config", &quantization_config(plan, &config)?),
-        None if is_described && !plan.is_copy() => config.without("quantization_config"),
+        None if is_described && !is_verbatim && foreign_method(Some(&config)).is_none() => config.without("quantization_config"),
         None => bytes.clone(),
     };
     let config = Config::parse(&edited).map_err(unreadable)?;
-    let edited = with_dtype(plan, config).unwrap_or(edited);
+    let edited = if is_verbatim { edited } else { with_dtype(plan, &config).unwrap_or(edited) };
     Ok((edited != bytes).then_some(edited))
 }
 
-/// The configuration with the type of the weights, if it names one and all dense weights now have another.
-fn with_dtype(plan: &Plan, config: Config) -> Option<Vec<u8>> {
+/// The configuration with the type of the weights, if it names one and all dense weights have another.
+fn with_dtype(plan: &Plan, config: &Config) -> Option<Vec<u8>> {
     let key = ["dtype", "torch_dtype"].into_iter().find(|key| config.value(key).is_some())?;
-    let converted = plan.tensors.iter().any(|t| !t.copied && matches!(t.scheme, Scheme::Dense(_)));
     let mut dtypes = plan.tensors.iter().filter_map(|t| if let Scheme::Dense(d) = t.scheme { Some(d).filter(|d| d.is_weight()) } else { None });
     let first = dtypes.next()?;
-    if !converted || dtypes.any(|d| d != first) || config.dtype() == Some(first) {
+    if dtypes.any(|d| d != first) || config.dtype() == Some(first) {
         return None;
     }
     Some(config.with(key, &format!("\"{}\"", first.torch_name()?)))
@@ -221,16 +230,19 @@ pub struct Outcome {
 /// # Errors
 /// If a scheme has no place in the form of the output.
 pub fn size(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Result<u64> {
-    if request.target == Target::Bqt {
-        return bqt::Writer::size(plan, &contents(checkpoint, request));
+    let beside = side_files(checkpoint, plan, request.target)?;
+    match request.target {
+        Target::Bqt => bqt::Writer::size(plan, &contents(checkpoint, request, &beside)),
+        Target::Safetensors => Ok(Layout::new(plan, checkpoint, u64::MAX)?.n_bytes()),
+        Target::Hf => {
+            let layout = Layout::new(plan, checkpoint, request.max_shard.unwrap_or(MAX_SHARD))?;
+            Ok(layout.n_bytes() + beside.iter().map(|f| f.n_bytes).sum::<u64>())
+        }
     }
-    let beside: u64 = if request.target == Target::Hf { checkpoint.side_files.iter().map(|f| f.n_bytes).sum() } else { 0 };
-    Ok(Layout::new(plan, checkpoint, request.max_shard.unwrap_or(MAX_SHARD))?.n_bytes() + beside)
 }
 
-fn contents<'a>(checkpoint: &'a Checkpoint, request: &'a Request) -> bqt::Contents<'a> {
-    let (metadata, side_files) = (&checkpoint.metadata, &checkpoint.side_files);
-    bqt::Contents { checkpoint, recipe: request.recipe_text.as_deref(), metadata, side_files, origin: true }
+fn contents<'a>(checkpoint: &'a Checkpoint, request: &'a Request, side_files: &'a [SideFile]) -> bqt::Contents<'a> {
+    bqt::Contents { checkpoint, recipe: request.recipe_text.as_deref(), metadata: &checkpoint.metadata, side_files, origin: true }
 }
 
 /// Carries the plan out: scans, writes everything under a temporary name, checks that no input has changed, and commits.
@@ -238,49 +250,61 @@ fn contents<'a>(checkpoint: &'a Checkpoint, request: &'a Request) -> bqt::Conten
 /// # Errors
 /// Any; then nothing is left behind, and what was at `output` before is still there.
 pub fn run(checkpoint: &Checkpoint, plan: &mut Plan, request: &Request, output: &Path, observer: &dyn Observer) -> Result<Outcome> {
+    refuse_damaged(checkpoint, observer)?;
     plan.scan(checkpoint, &request.budget, request.keep_unfit, observer)?;
     let pass = Pass::new(checkpoint, plan, &request.budget)?;
-    let convert = |sink: &dyn Sink| pass.run(plan, sink, observer);
-    let folder = request.target == Target::Hf;
-    let tallies = match request.target {
-        Target::Bqt => {
-            let inputs: Vec<_> = checkpoint.inputs.iter().map(|i| i.identity()).collect();
-            let writer = bqt::Writer::create(output, plan, &contents(checkpoint, request), request.force, &inputs)?;
-            let tallies = convert(&writer)?;
-            let digests = pass.install(|| bqt::hash_sources(checkpoint, plan, observer))?;
-            checkpoint.check_unchanged()?;
-            writer.finish(&digests)?;
-            tallies
-        }
-        Target::Hf | Target::Safetensors => {
-            let restores = request.max_shard.is_none() && (folder || checkpoint.format != Format::Hf);
-            let writer = if restores && st::is_restorable(plan, checkpoint, folder) && same_config(checkpoint, plan)? {
-                st::Writer::restore(output, folder, checkpoint, request.force)?
-            } else {
-                let layout = Layout::new(plan, checkpoint, request.max_shard.filter(|_| folder).unwrap_or(if folder { MAX_SHARD } else { u64::MAX }))?;
-                let beside = if folder { beside(checkpoint, plan)? } else { Vec::new() };
-                st::Writer::create(output, folder, layout, checkpoint, beside, request.force)?
-            };
-            let tallies = convert(&writer)?;
-            checkpoint.check_unchanged()?;
-            writer.finish()?;
-            tallies
-        }
+    let beside = side_files(checkpoint, plan, request.target)?;
+    let tallies = if request.target == Target::Bqt {
+        let contents = contents(checkpoint, request, &beside);
+        let writer = bqt::Writer::create(output, plan, &contents, request.force, &checkpoint.identities()?)?;
+        let tallies = pass.run(plan, &writer, observer)?;
+        let digests = pass.install(|| bqt::hash_sources(checkpoint, plan, observer))?;
+        checkpoint.check_unchanged()?;
+        writer.finish(&digests)?;
+        tallies
+    } else {
+        let writer = safetensors_writer(checkpoint, plan, request, output, &beside)?;
+        let tallies = pass.run(plan, &writer, observer)?;
+        checkpoint.check_unchanged()?;
+        writer.finish()?;
+        tallies
     };
     Ok(Outcome { tallies })
 }
 
-/// Whether config.json needs no edit.
-fn same_config(checkpoint: &Checkpoint, plan: &Plan) -> Result<bool> {
-    Ok(edited_config(checkpoint, plan)?.is_none())
+/// A BQT file has checksums, so what is wrong with it need not be passed on.
+fn refuse_damaged(checkpoint: &Checkpoint, observer: &dyn Observer) -> Result<()> {
+    if checkpoint.format != Format::Bqt {
+        return Ok(());
+    }
+    let report = bqt::verify(&checkpoint.inputs[0], observer)?;
+    match &report.damages[..] {
+        [] => Ok(()),
+        [first, rest @ ..] => {
+            let more = if rest.is_empty() { String::new() } else { format!(", and {} more; `quant verify` lists them", rest.len()) };
+            Err(Error::file(&checkpoint.path, format!("damaged: {first}{more}")))
+        }
+    }
+}
+
+/// Begins a safetensors output: the files as they were, if that is what is asked for, else laid out anew.
+fn safetensors_writer(checkpoint: &Checkpoint, plan: &Plan, request: &Request, output: &Path, beside: &[SideFile]) -> Result<st::Writer> {
+    let folder = request.target == Target::Hf;
+    let same_form = folder || checkpoint.format != Format::Hf;
+    if same_form && request.max_shard.is_none() && st::is_restorable(plan, checkpoint, folder) {
+        return st::Writer::restore(output, folder, checkpoint, request.force);
+    }
+    let max_shard = if folder { request.max_shard.unwrap_or(MAX_SHARD) } else { u64::MAX };
+    let layout = Layout::new(plan, checkpoint, max_shard)?;
+    st::Writer::create(output, folder, layout, checkpoint, if folder { beside } else { &[] }, request.force)
 }
 
 /// The files beside the weights, config.json edited.
-fn beside<'a>(checkpoint: &'a Checkpoint, plan: &Plan) -> Result<Vec<Beside<'a>>> {
-    let config = edited_config(checkpoint, plan)?;
-    let beside = |file: &'a crate::checkpoint::SideFile| match &config {
-        Some(bytes) if file.name == "config.json" => Beside::Made { name: file.name.clone(), bytes: bytes.clone() },
-        _ => Beside::Carried(file),
-    };
-    Ok(checkpoint.side_files.iter().map(beside).collect())
+fn side_files(checkpoint: &Checkpoint, plan: &Plan, target: Target) -> Result<Vec<SideFile>> {
+    let mut files = checkpoint.side_files.clone();
+    let config = edited_config(checkpoint, plan, target)?;
+    if let (Some(bytes), Some(file)) = (config, files.iter_mut().find(|f| f.name == "config.json")) {
+        *file = SideFile { name: file.name.clone(), n_bytes: bytes.len() as u64, at: At::Bytes(bytes) };
+    }
+    Ok(files)
 }

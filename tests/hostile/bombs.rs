@@ -13,7 +13,7 @@ const LIMIT: u64 = 100_000_000;
 type Make = fn(&Path);
 
 /// Name, builder, reason. The whole length is at the limit or lies.
-pub const CASES: [(&str, Make, &str); 10] = [
+pub const CASES: [(&str, Make, &str); 11] = [
     ("sparse_header_of_zeros", |p| sparse(p, &(LIMIT - 8).to_le_bytes(), LIMIT), "the header does not begin with '{'"),
     ("sparse_header_after_a_brace", |p| sparse(p, &begin(LIMIT - 8, "{"), LIMIT), "key must be a string"),
     ("sparse_name", |p| sparse(p, &begin(LIMIT - 8, "{\""), LIMIT), "control character"),
@@ -23,6 +23,7 @@ pub const CASES: [(&str, Make, &str); 10] = [
     ("nested_objects", |p| filled(p, "{\"a\":{\"x\":", "{\"y\":", ""), "recursion limit exceeded"),
     ("flat_list_in_an_unknown_field", |p| filled(p, "{\"a\":{\"x\":[0", ",0", "]}}"), "missing field `dtype`"),
     ("shape_of_fifty_million_numbers", |p| filled(p, "{\"a\":{\"shape\":[1", ",1", "]}}"), "at most 1024"),
+    ("name_of_a_hundred_megabytes", |p| filled(p, "{\"", "x", "\":{\"dtype\":\"F128\"}}"), "unknown dtype 'F128'"),
     ("dtype_of_a_hundred_megabytes", |p| filled(p, "{\"a\":{\"data_offsets\":[0,\"", "x", "\"]}}"), "invalid type: string"),
 ];
 

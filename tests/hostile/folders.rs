@@ -218,7 +218,9 @@ fn replace(path: &Path, make: impl Fn(&Path)) {
 }
 
 fn rename_and_copy(dir: &Path, from: &str, to: [&str; 2]) {
-    to.iter().for_each(|to| drop(std::fs::copy(dir.join(from), dir.join(to)).expect("copied")));
+    for to in to {
+        std::fs::copy(dir.join(from), dir.join(to)).expect("copied");
+    }
     remove(&dir.join(from));
 }
 

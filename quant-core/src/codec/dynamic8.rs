@@ -12,6 +12,7 @@
 //!
 //! **Ties.** Profile `cuda` (`dQuantize`): the nearest entry, an exact midpoint (f32) to the even index. Profile `cpu`
 //! (0.50): a table of 65 536 steps over \[−1, 1\], which sends an exact 0 to code 131.
+//! There is no −1: a block whose greatest magnitude is negative decodes to 0.993 of it.
 //! **Zero block.** absmax 0, all codes 0. **NaN, ±Inf** are refused.
 //!
 //! **Source.** `quantize_blockwise` of bitsandbytes 0.50.2.

@@ -58,7 +58,7 @@ pub fn read(input: &Input) -> Result<Header> {
     input.read_at(0, &mut length)?;
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER {
-        return Err(bad(format!("not a safetensors file: found a header length of {length}, at most {MAX_HEADER} is allowed")).at(0));
+        return Err(bad(format!("not a safetensors file: its first 8 bytes say that the header has {length} bytes, at most {MAX_HEADER} are allowed")).at(0));
     }
     let left = input.len() - 8;
     if length > left {
@@ -86,7 +86,7 @@ fn bad_json(path: &Path, error: &serde_json::Error) -> Error {
 
 /// Sorts the entries by their data and checks that they cover it.
 fn check(path: &Path, entries: &mut [Entry], data_start: u64, data_len: u64) -> Result<()> {
-    entries.sort_by(|a, b| (a.range.start, a.range.end).cmp(&(b.range.start, b.range.end)));
+    entries.sort_by_key(|e| (e.range.start, e.range.end));
     let mut next = 0;
     for entry in &*entries {
         let Range { start, end } = entry.range;

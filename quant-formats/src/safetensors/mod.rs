@@ -3,6 +3,6 @@
 pub mod header;
 pub mod index;
 pub(crate) mod layout;
-pub(crate) mod order;
+pub mod order;
 pub(crate) mod read;
 pub mod write;

@@ -4,10 +4,10 @@
 //! numbers by value and before words, words with a number at their end by the word first.
 
 /// A component of a name: numbers first, then words, those without a number at their end first.
-type Component = (bool, String, Option<u64>);
+pub type Component = (bool, String, Option<u64>);
 
 /// The key to sort a tensor's name by.
-pub(crate) fn key(name: &str) -> Vec<Component> {
+pub fn key(name: &str) -> Vec<Component> {
     name.split('.').map(component).collect()
 }
 

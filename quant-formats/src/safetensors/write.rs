@@ -8,7 +8,7 @@ use quant_core::{Error, Result};
 
 use super::layout::{Filled, Layout};
 use super::read::MODEL;
-use crate::checkpoint::{Checkpoint, Place, SideFile};
+use crate::checkpoint::{At, Checkpoint, Place, SideFile};
 use crate::output::{NewFile, Staged};
 
 /// The shard size of transformers 5.23.
@@ -18,28 +18,6 @@ pub const MAX_SHARD: u64 = 50_000_000_000;
 pub struct Writer {
     staged: Staged,
     places: Vec<Vec<Option<Place>>>,
-}
-
-/// A file beside the weights: carried along, or made anew.
-pub(crate) enum Beside<'a> {
-    Carried(&'a SideFile),
-    Made { name: String, bytes: Vec<u8> },
-}
-
-impl Beside<'_> {
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Beside::Carried(file) => &file.name,
-            Beside::Made { name, .. } => name,
-        }
-    }
-
-    pub(crate) fn n_bytes(&self) -> u64 {
-        match self {
-            Beside::Carried(file) => file.n_bytes,
-            Beside::Made { bytes, .. } => bytes.len() as u64,
-        }
-    }
 }
 
 /// Whether the safetensors files that a checkpoint came in can be written again as they were.
@@ -56,8 +34,8 @@ impl Writer {
         };
         let name = |name: &str| if name.is_empty() { MODEL.into() } else { name.to_owned() };
         let mut files: Vec<NewFile> = origin.files.iter().map(|f| NewFile { name: name(&f.name), n_bytes: f.n_bytes }).collect();
-        let beside: Vec<Beside<'_>> = if folder { origin.index.iter().chain(&checkpoint.side_files).map(Beside::Carried).collect() } else { Vec::new() };
-        files.extend(beside.iter().map(|b| NewFile { name: b.name().into(), n_bytes: b.n_bytes() }));
+        let beside: Vec<SideFile> = if folder { origin.index.iter().chain(&checkpoint.side_files).cloned().collect() } else { Vec::new() };
+        files.extend(beside.iter().map(|b| NewFile { name: b.name.clone(), n_bytes: b.n_bytes }));
         let staged = stage(target, folder, files, force, checkpoint)?;
         let writer = Writer { staged, places: origin.places.clone() };
         for (i, file) in origin.files.iter().enumerate() {
@@ -68,12 +46,11 @@ impl Writer {
     }
 
     /// Begins an output with the given layout.
-    pub(crate) fn create(target: &Path, folder: bool, layout: Layout, checkpoint: &Checkpoint, mut beside: Vec<Beside<'_>>, force: bool) -> Result<Writer> {
+    pub(crate) fn create(target: &Path, folder: bool, layout: Layout, checkpoint: &Checkpoint, beside: &[SideFile], force: bool) -> Result<Writer> {
         let mut files: Vec<NewFile> = layout.files.iter().map(|f| NewFile { name: f.name.clone(), n_bytes: f.n_bytes }).collect();
-        if let Some(text) = layout.index {
-            beside.push(Beside::Made { name: format!("{MODEL}.index.json"), bytes: text.into_bytes() });
-        }
-        files.extend(beside.iter().map(|b| NewFile { name: b.name().into(), n_bytes: b.n_bytes() }));
+        let index = layout.index.map(|text| SideFile { name: format!("{MODEL}.index.json"), n_bytes: text.len() as u64, at: At::Bytes(text.into_bytes()) });
+        let beside: Vec<SideFile> = beside.iter().cloned().chain(index).collect();
+        files.extend(beside.iter().map(|b| NewFile { name: b.name.clone(), n_bytes: b.n_bytes }));
         let staged = stage(target, folder, files, force, checkpoint)?;
         let writer = Writer { staged, places: layout.places };
         for (i, file) in layout.files.iter().enumerate() {
@@ -88,14 +65,8 @@ impl Writer {
         Ok(writer)
     }
 
-    fn write_beside(&self, checkpoint: &Checkpoint, first: usize, beside: &[Beside<'_>]) -> Result<()> {
-        for (i, file) in (first..).zip(beside) {
-            match file {
-                Beside::Carried(file) => self.copy(checkpoint, i, file)?,
-                Beside::Made { bytes, .. } => self.staged.write_at(i, 0, bytes)?,
-            }
-        }
-        Ok(())
+    fn write_beside(&self, checkpoint: &Checkpoint, first: usize, beside: &[SideFile]) -> Result<()> {
+        (first..).zip(beside).try_for_each(|(i, file)| self.copy(checkpoint, i, file))
     }
 
     /// Copies a file of the source to the start of file `to`, a piece at a time.
@@ -118,7 +89,7 @@ impl Writer {
 }
 
 fn stage(target: &Path, folder: bool, files: Vec<NewFile>, force: bool, checkpoint: &Checkpoint) -> Result<Staged> {
-    let inputs: Vec<_> = checkpoint.inputs.iter().map(|i| i.identity()).collect();
+    let inputs = checkpoint.identities()?;
     if folder {
         return Staged::folder(target, files, force, &inputs);
     }
