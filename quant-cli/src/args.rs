@@ -38,7 +38,9 @@ pub enum Command {
 
 /// Arguments of `inspect`.
 #[derive(ClapArgs)]
-#[command(after_help = "Examples:\n  quant inspect Llama-3.2-1B\n  quant inspect model.safetensors --all\n  quant inspect archive.bqt --json | jq .parameters")]
+#[command(
+    after_help = "Examples:\n  quant inspect Llama-3.2-1B\n  quant inspect model.safetensors --all\n  quant inspect archive.bqt --json | jq .parameters"
+)]
 pub struct InspectArgs {
     /// A folder with safetensors files, a safetensors file or index, or a BQT file
     pub path: PathBuf,
@@ -55,7 +57,9 @@ pub struct InspectArgs {
 
 /// Arguments of `verify`.
 #[derive(ClapArgs)]
-#[command(after_help = "Examples:\n  quant verify archive.bqt\n  quant verify Llama-3.2-1B --json\n\nExit codes: 0 intact, 1 damaged, 2 not a model that can be read.")]
+#[command(
+    after_help = "Examples:\n  quant verify archive.bqt\n  quant verify Llama-3.2-1B --json\n\nExit codes: 0 intact, 1 damaged, 2 not a model that can be read."
+)]
 pub struct VerifyArgs {
     /// A model of any format that is read
     pub path: PathBuf,

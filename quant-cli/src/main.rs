@@ -1,5 +1,7 @@
 //! `quant`: converts and quantizes LLM checkpoints.
 
+#![warn(clippy::unwrap_used)]
+
 mod args;
 mod convert;
 mod inspect;

@@ -72,7 +72,15 @@ fn of_bqt(path: &Path, input: &Input, observer: &dyn Observer) -> Result<Report>
     input.check_unchanged()?;
     let damages: Vec<Damage> = found.damages.iter().map(Damage::new).collect();
     let (tensors, n_bytes) = (found.tensors, found.bytes);
-    Ok(Report { path: path.display().to_string(), format: Format::Bqt.name(), intact: damages.is_empty(), checksums: true, tensors, bytes: n_bytes, damages })
+    Ok(Report {
+        path: path.display().to_string(),
+        format: Format::Bqt.name(),
+        intact: damages.is_empty(),
+        checksums: true,
+        tensors,
+        bytes: n_bytes,
+        damages,
+    })
 }
 
 /// Formats without checksums: the headers are sound and every byte can be read.
@@ -106,8 +114,15 @@ fn read_all(checkpoint: &Checkpoint, observer: &dyn Observer) -> Result<()> {
 
 impl Damage {
     fn new(damage: &bqt::Damage) -> Damage {
-        let mut new =
-            Damage { tensor: None, part: None, first_row: None, last_row: None, start: damage.bytes.start, end: damage.bytes.end, what: damage.to_string() };
+        let mut new = Damage {
+            tensor: None,
+            part: None,
+            first_row: None,
+            last_row: None,
+            start: damage.bytes.start,
+            end: damage.bytes.end,
+            what: damage.to_string(),
+        };
         if let Spot::Part { tensor, part, rows, .. } = &damage.spot {
             new.tensor = Some(tensor.clone());
             new.part = Some(part.clone());

@@ -32,8 +32,28 @@ impl Backend for Cpu {
 
 /// One text for each kind of scheme, with the group lengths that take different paths.
 pub const SCHEMES: [&str; 22] = [
-    "f64", "f32", "f16", "bf16", "f8_e4m3", "f8_e5m2", "affine4", "affine3:16", "affine8:row", "affine5-zero:32", "affine2:tensor", "absmax8",
-    "absmax7:row", "absmax2:4096", "int8", "int8-block:64", "int8-block@cpu", "nf4", "nf4:4096@cpu", "nf4-dq:32", "fp4", "fp4-dq@cpu",
+    "f64",
+    "f32",
+    "f16",
+    "bf16",
+    "f8_e4m3",
+    "f8_e5m2",
+    "affine4",
+    "affine3:16",
+    "affine8:row",
+    "affine5-zero:32",
+    "affine2:tensor",
+    "absmax8",
+    "absmax7:row",
+    "absmax2:4096",
+    "int8",
+    "int8-block:64",
+    "int8-block@cpu",
+    "nf4",
+    "nf4:4096@cpu",
+    "nf4-dq:32",
+    "fp4",
+    "fp4-dq@cpu",
 ];
 
 /// Numbers that are unlike each other from row to row: ordinary, constant, zero, tiny, large, tied.
@@ -66,9 +86,7 @@ pub fn same_bytes(backend: &dyn Backend) -> Result<Vec<String>> {
         for shape in [vec![64, 96], vec![7, 9], vec![1, 5000], vec![3]] {
             let codec = scheme.codec(&shape)?;
             let x = difficult(shape.iter().product::<u64>() as usize);
-            let known = codec.scan(u64::MAX).map(|mut scan| {
-                scan.measure(0, &mut x.clone()).map(|m| scan.fold(m)).map(|()| scan.finish())
-            });
+            let known = codec.scan(u64::MAX).map(|mut scan| scan.measure(0, &mut x.clone()).map(|m| scan.fold(m)).map(|()| scan.finish()));
             let known = known.transpose().unwrap_or_default().unwrap_or_default();
             let run = |backend: &dyn Backend| {
                 let mut out = vec![Vec::new(); codec.parts().len()];

@@ -12,6 +12,8 @@
 //!
 //! Nothing here opens a file, prints, or knows a file format.
 
+#![warn(clippy::unwrap_used)]
+
 pub mod aten;
 pub mod backend;
 pub mod codec;

@@ -12,6 +12,8 @@
 //!
 //! This version holds no kernels: [`Choice::Auto`] gives the CPU and [`Choice::Cuda`] is refused, saying so.
 
+#![warn(clippy::unwrap_used)]
+
 pub use quant_core::backend::{Backend, Cpu, same_bytes};
 use quant_core::{Error, Result};
 

@@ -73,15 +73,7 @@ pub struct Request {
 impl Request {
     /// A request that changes nothing but the form.
     pub fn new(target: Target) -> Request {
-        Request {
-            recipe: Recipe::default(),
-            recipe_text: None,
-            target,
-            max_shard: None,
-            force: false,
-            keep_unfit: false,
-            budget: Budget::default(),
-        }
+        Request { recipe: Recipe::default(), recipe_text: None, target, max_shard: None, force: false, keep_unfit: false, budget: Budget::default() }
     }
 }
 
@@ -103,7 +95,10 @@ pub fn plan(checkpoint: &Checkpoint, request: &Request) -> Result<Plan> {
     let plan = Plan::new(checkpoint, decide)?;
     if let (Some(method), Some(t)) = (foreign, plan.tensors.iter().find(|t| !t.copied)) {
         let name = &t.name;
-        return Err(Error::file(&checkpoint.path, format!("is quantized with '{method}', which can be copied but not decoded; '{name}' would change")));
+        return Err(Error::file(
+            &checkpoint.path,
+            format!("is quantized with '{method}', which can be copied but not decoded; '{name}' would change"),
+        ));
     }
     if request.target != Target::Bqt {
         Layout::new(&plan, checkpoint, MAX_SHARD)?;

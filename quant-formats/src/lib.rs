@@ -17,6 +17,8 @@
 //! Invariants: headers are checked whole before use; nothing in a file can cause a panic or an allocation that the file's own
 //! size does not pay for; an output appears under its name only when it is complete and synced.
 
+#![warn(clippy::unwrap_used)]
+
 pub mod bnb;
 pub mod bqt;
 pub mod checkpoint;

@@ -227,14 +227,14 @@ const SAME: [(&str, &str, &str); 21] = [
     ("soft.safetensors", "f/model.safetensors", "is an input"),
     ("hard.safetensors", "soft.safetensors", "is an input"),
     ("f/model.safetensors", "f", "holds an input"),
-    ("f", "f", "holds an input"),
-    ("f", "f/", "holds an input"),
-    ("f", "f/.", "holds an input"),
+    ("f", "f", "is an input"),
+    ("f", "f/", "is an input"),
+    ("f", "f/.", "is an input"),
     ("f", "f/model.safetensors", "is an input"),
     ("f", "f/config.json", "is an input"),
-    ("f", "link", "input"),
-    ("link", "f", "holds an input"),
-    ("s", "s", "holds an input"),
+    ("f", "link", "is an input"),
+    ("link", "f", "is an input"),
+    ("s", "s", "is an input"),
     ("s", "s/model-00001-of-00002.safetensors", "is an input"),
     ("s", "s/model-00002-of-00002.safetensors", "is an input"),
     ("s", "s/model.safetensors.index.json", "is an input"),
@@ -258,7 +258,8 @@ fn an_output_that_is_an_input_is_refused_and_the_input_stays() {
     let (before, names) = (state(dir.path()), listing(dir.path()));
     for (input, output, reason) in SAME {
         for force in [&[][..], &["--force"]] {
-            let args = [&["convert", input, output, "--type", "f16"], force].concat();
+            let form: &[&str] = if output.ends_with(".json") { &["--to", "bqt"] } else { &[] };
+            let args = [&["convert", input, output, "--type", "f16"], form, force].concat();
             let name = Path::new(output).file_name().expect("a name").to_string_lossy();
             assert_refused(&run(dir.path(), &args), &[&*name, reason]);
             assert_eq!((state(dir.path()), listing(dir.path())), (before.clone(), names.clone()), "{args:?}");

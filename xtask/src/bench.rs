@@ -27,7 +27,9 @@ pub fn run(python: Option<&Path>, threads: usize, million: usize) -> Result<(), 
     println!("{threads} threads, {:.0} M weights, best of {ROUNDS}", n / 1e6);
     println!("{:<24} {:>10} {:>10} {:>12} {:>8}", "", "M weights/s", "GB/s in", "reference", "ratio");
     println!("{:<24} {:>10.0} {:>10.1}", "copy of bf16 bytes", copy / 2e6, copy / 1e9);
-    for (text, peer) in [("bf16", None), ("f16", None), ("nf4", Some("quantize_4bit")), ("nf4-dq", None), ("fp4", None), ("int8", Some("int8_vectorwise_quant"))] {
+    for (text, peer) in
+        [("bf16", None), ("f16", None), ("nf4", Some("quantize_4bit")), ("nf4-dq", None), ("fp4", None), ("int8", Some("int8_vectorwise_quant"))]
+    {
         let rate = n / source.best(text.parse()?, threads)?;
         let reference = peer.and_then(|peer| peers.iter().find(|(name, _)| name == peer)).map(|(_, rate)| *rate);
         let (shown, ratio) = reference.map_or((String::new(), String::new()), |r| (format!("{:.0}", r / 1e6), format!("{:.1} ×", rate / r)));

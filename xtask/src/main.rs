@@ -1,5 +1,7 @@
 //! `cargo xtask`: the project's chores.
 
+#![warn(clippy::unwrap_used)]
+
 mod bench;
 
 use std::path::PathBuf;

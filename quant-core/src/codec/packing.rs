@@ -90,7 +90,8 @@ mod tests {
     fn the_layouts_are_the_documented_ones() {
         let mut out = Vec::new();
         Packing::LowFirst { bits: 3 }.pack(&[1, 2, 3, 4, 5, 6, 7, 0, 5], &mut out);
-        assert_eq!(out, [0b11_010_001, 0b0_101_100_0, 0b000_111_11, 0b101]);
+        // Lowest bits first: 1, 2 and the low two bits of 3; then its high bit, 4, 5 and the lowest bit of 6; and so on.
+        assert_eq!(out, [0b1101_0001, 0b0101_1000, 0b0001_1111, 0b0000_0101]);
         Packing::HighNibbleFirst { filler: 7 }.pack(&[1, 2, 3], &mut out);
         assert_eq!(out, [0x12, 0x37]);
     }

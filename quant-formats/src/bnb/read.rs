@@ -102,7 +102,10 @@ impl Files<'_> {
             if !right_type || p.n_bytes != part.n_bytes() {
                 let (found, needed) = (p.n_bytes, part.n_bytes());
                 let shape = &parsed.shape;
-                return Err(bad(p, format!("found {found} bytes of {}, needed {needed} of {} for {} of shape {shape:?}", p.dtype, part.dtype, parsed.scheme)));
+                return Err(bad(
+                    p,
+                    format!("found {found} bytes of {}, needed {needed} of {} for {} of shape {shape:?}", p.dtype, part.dtype, parsed.scheme),
+                ));
             }
             if p.dtype == Dtype::F32 && part.name.ends_with("quant_map") {
                 self.check_map(p, parsed.scheme)?;

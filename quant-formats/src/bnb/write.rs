@@ -30,7 +30,14 @@ pub(crate) fn four_bit(index: usize, t: &Planned, checkpoint: &Checkpoint, out: 
     if t.part(QUANT_STATE_PART).is_none() {
         let text = quant_state(t, checkpoint)?.into_bytes();
         let name = format!("{}{QUANT_STATE}{}", t.name, book.name());
-        out.push(Laid { name, dtype: Dtype::U8, shape: vec![text.len() as u64], n_bytes: text.len() as u64, filled: Filled::Bytes(text), parameters: 0 });
+        out.push(Laid {
+            name,
+            dtype: Dtype::U8,
+            shape: vec![text.len() as u64],
+            n_bytes: text.len() as u64,
+            filled: Filled::Bytes(text),
+            parameters: 0,
+        });
     }
     Ok(())
 }

@@ -58,7 +58,10 @@ pub fn read(input: &Input) -> Result<Header> {
     input.read_at(0, &mut length)?;
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER {
-        return Err(bad(format!("not a safetensors file: its first 8 bytes say that the header has {length} bytes, at most {MAX_HEADER} are allowed")).at(0));
+        return Err(bad(format!(
+            "not a safetensors file: its first 8 bytes say that the header has {length} bytes, at most {MAX_HEADER} are allowed"
+        ))
+        .at(0));
     }
     let left = input.len() - 8;
     if length > left {

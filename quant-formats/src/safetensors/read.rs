@@ -114,7 +114,10 @@ fn find_model(folder: &Path, listing: &[OsString]) -> Result<OsString> {
     match found[..] {
         [only] => Ok(only.clone()),
         [] => Err(Error::file(folder, format!("found no {MODEL} and no other safetensors file in the folder"))),
-        _ => Err(Error::file(folder, format!("found {} safetensors files without an index; the set is incomplete: needed model{INDEX_ENDING}", found.len()))),
+        _ => Err(Error::file(
+            folder,
+            format!("found {} safetensors files without an index; the set is incomplete: needed model{INDEX_ENDING}", found.len()),
+        )),
     }
 }
 

@@ -48,7 +48,8 @@ impl Writer {
     /// Begins an output with the given layout.
     pub(crate) fn create(target: &Path, folder: bool, layout: Layout, checkpoint: &Checkpoint, beside: &[SideFile], force: bool) -> Result<Writer> {
         let mut files: Vec<NewFile> = layout.files.iter().map(|f| NewFile { name: f.name.clone(), n_bytes: f.n_bytes }).collect();
-        let index = layout.index.map(|text| SideFile { name: format!("{MODEL}.index.json"), n_bytes: text.len() as u64, at: At::Bytes(text.into_bytes()) });
+        let index =
+            layout.index.map(|text| SideFile { name: format!("{MODEL}.index.json"), n_bytes: text.len() as u64, at: At::Bytes(text.into_bytes()) });
         let beside: Vec<SideFile> = beside.iter().cloned().chain(index).collect();
         files.extend(beside.iter().map(|b| NewFile { name: b.name.clone(), n_bytes: b.n_bytes }));
         let staged = stage(target, folder, files, force, checkpoint)?;
