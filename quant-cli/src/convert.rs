@@ -89,7 +89,7 @@ fn request(args: &ConvertArgs) -> Result<Request> {
         Some(Form::Hf) => Target::Hf,
         Some(Form::Safetensors) => Target::Safetensors,
         Some(Form::Bqt) => Target::Bqt,
-        Some(Form::Gguf) => return Err(Error::request("writing GGUF is not yet possible")),
+        Some(Form::Gguf) => return Err(Error::request("--to gguf: writing GGUF is not yet possible")),
     };
     let (recipe, recipe_text) = recipe(args)?;
     let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
@@ -103,7 +103,7 @@ fn recipe(args: &ConvertArgs) -> Result<(Recipe, Option<String>)> {
     let (mut recipe, text) = match &args.recipe {
         Some(path) => {
             let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
-            let parsed: RecipeText = toml::from_str(&text).map_err(|e| Error::file(path, format!("not a recipe: {}", e.to_string().trim())))?;
+            let parsed: RecipeText = toml::from_str(&text).map_err(|e| not_a_recipe(path, &text, &e))?;
             (Recipe::parse(&parsed).map_err(|e| Error::file(path, e.to_string()))?, Some(text))
         }
         None => {
@@ -113,7 +113,7 @@ fn recipe(args: &ConvertArgs) -> Result<(Recipe, Option<String>)> {
         }
     };
     for text in args.keep.iter().rev() {
-        recipe.keep.insert(0, pattern(text)?);
+        recipe.keep.insert(0, pattern(text).map_err(|e| Error::request(format!("--keep: {e}")))?);
     }
     if let Some(profile) = args.bnb_profile {
         let profile = if profile == BnbProfile::Cpu { Profile::Cpu } else { Profile::Cuda };
@@ -125,7 +125,13 @@ fn recipe(args: &ConvertArgs) -> Result<(Recipe, Option<String>)> {
 
 fn rule(text: &str) -> Result<Rule> {
     let (pattern, scheme) = text.rsplit_once('=').ok_or_else(|| Error::request(format!("--tensor-type '{text}': needs REGEX=SCHEME")))?;
-    Rule::new(pattern, scheme)
+    Rule::new(pattern, scheme).map_err(|e| Error::request(format!("--tensor-type: {e}")))
+}
+
+/// A recipe that cannot be read, in one line.
+fn not_a_recipe(path: &std::path::Path, text: &str, error: &toml::de::Error) -> Error {
+    let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+    Error::file(path, format!("not a recipe: line {line}: {}", error.message().replace('\n', ", ")))
 }
 
 /// The rules of the command line in the words of a recipe file.

@@ -22,7 +22,11 @@ fn main() -> ExitCode {
     progress::watch_signals();
     // A model may have more shards than a shell allows open files; failing here only lowers that number.
     let _ = rlimit::increase_nofile_limit(1 << 20);
-    let outcome = run(&Args::parse().command).and_then(|outcome| {
+    let outcome = parse().and_then(|asked| match asked {
+        Ok(command) => run(&command),
+        Err(text) => Ok(text),
+    });
+    let outcome = outcome.and_then(|outcome| {
         report::print(&outcome.text)?;
         Ok(outcome.exit)
     });
@@ -34,6 +38,22 @@ fn main() -> ExitCode {
             ExitCode::from(report::FAILED)
         }
     }
+}
+
+/// The command line: a command, or a text that was asked for instead.
+fn parse() -> Result<std::result::Result<Command, Outcome>> {
+    match Args::try_parse() {
+        Ok(args) => Ok(Ok(args.command)),
+        Err(help) if !help.use_stderr() => Ok(Err(Outcome::ok(help.render().ansi().to_string()))),
+        Err(wrong) => Err(Error::request(in_one_line(&wrong.render().to_string()))),
+    }
+}
+
+/// What is wrong with a command line, without the usage that the help tells better.
+fn in_one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let text: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    format!("{} (--help tells more)", text.join(" ").trim_start_matches("error: "))
 }
 
 fn run(command: &Command) -> Result<Outcome> {

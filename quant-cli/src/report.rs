@@ -43,14 +43,24 @@ pub fn print(text: &str) -> Result<()> {
 /// Says on stderr why the command failed.
 pub fn complain(error: &Error) {
     let red = anstyle::AnsiColor::Red.on_default().bold();
-    let text = Printable(&error.to_string()).to_string();
+    let text = Printable(&shortened(error.to_string())).to_string();
     let _ = writeln!(anstream::stderr(), "{red}error{red:#}: {text}");
+}
+
+/// A message that stays readable whatever names a file contains: the middle of a very long one is left out.
+fn shortened(text: String) -> String {
+    const MOST: usize = 2000;
+    if text.len() <= MOST {
+        return text;
+    }
+    let (head, tail) = (text.floor_char_boundary(MOST / 2), text.ceil_char_boundary(text.len() - MOST / 2));
+    format!("{} … {} bytes … {}", &text[..head], tail - head, &text[tail..])
 }
 
 /// A note on stderr: something that the user should know and that stops nothing.
 pub fn note(text: &str) {
     let yellow = anstyle::AnsiColor::Yellow.on_default().bold();
-    let _ = writeln!(anstream::stderr(), "{yellow}note{yellow:#}: {}", Printable(text));
+    let _ = writeln!(anstream::stderr(), "{yellow}note{yellow:#}: {}", Printable(&shortened(text.to_owned())));
 }
 
 /// Text in bold, on a terminal.

@@ -125,7 +125,7 @@ impl fmt::Display for Printable<'_> {
 
 /// Whether `c` could move the cursor, hide text or change its direction. A newline counts.
 pub fn is_unsafe_to_print(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    c.is_control() || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]

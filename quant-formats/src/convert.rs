@@ -14,6 +14,7 @@ use crate::checkpoint::{At, Checkpoint, SideFile};
 use crate::hf::config::{self, Bnb, Config};
 use crate::hf::roles::{Layer, skip_modules};
 
+use crate::output::Staged;
 use crate::safetensors::layout::Layout;
 use crate::safetensors::write::{self as st, MAX_SHARD};
 use crate::{Format, bqt};
@@ -245,6 +246,9 @@ fn contents<'a>(checkpoint: &'a Checkpoint, request: &'a Request, side_files: &'
 /// # Errors
 /// Any; then nothing is left behind, and what was at `output` before is still there.
 pub fn run(checkpoint: &Checkpoint, plan: &mut Plan, request: &Request, output: &Path, observer: &dyn Observer) -> Result<Outcome> {
+    let expected = size(checkpoint, plan, request)?;
+    // What is sure to fail fails before any weight is read; the space is checked again when all sizes are exact.
+    Staged::check(output, request.target == Target::Hf, expected, request.force, &checkpoint.identities()?)?;
     refuse_damaged(checkpoint, observer)?;
     plan.scan(checkpoint, &request.budget, request.keep_unfit, observer)?;
     let pass = Pass::new(checkpoint, plan, &request.budget)?;

@@ -6,15 +6,39 @@ use std::io::Read;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+/// The longest string that is read. Real metadata holds lists of some megabytes; names are far shorter.
+const MAX_STRING: usize = 8 << 20;
+
 /// Reads one JSON value and nothing after it but white space.
 ///
 /// # Errors
-/// serde_json's message, which says where; the depth is limited to 128.
+/// serde_json's message, which says where; the depth is limited to 128, a string to [`MAX_STRING`] bytes.
 pub(crate) fn read<'de, T: DeserializeSeed<'de>>(reader: impl Read, seed: T) -> serde_json::Result<T::Value> {
-    let mut json = serde_json::Deserializer::from_reader(reader);
+    let mut json = serde_json::Deserializer::from_reader(ShortStrings { reader, n_bytes: 0, in_string: false, escaped: false });
     let value = seed.deserialize(&mut json)?;
     json.end()?;
     Ok(value)
+}
+
+/// Passes bytes on until a string is longer than [`MAX_STRING`], which is then never held in memory.
+struct ShortStrings<R> {
+    reader: R,
+    n_bytes: usize,
+    in_string: bool,
+    escaped: bool,
+}
+
+impl<R: Read> Read for ShortStrings<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.reader.read(out)?;
+        for &byte in &out[..n] {
+            self.n_bytes = if self.in_string { self.n_bytes + 1 } else { 0 };
+            self.in_string ^= byte == b'"' && !self.escaped;
+            self.escaped = self.in_string && byte == b'\\' && !self.escaped;
+        }
+        let too_long = || std::io::Error::new(std::io::ErrorKind::InvalidData, format!("a string is longer than {MAX_STRING} bytes"));
+        if self.n_bytes > MAX_STRING { Err(too_long()) } else { Ok(n) }
+    }
 }
 
 /// An object whose entries are given to a function one by one; a key that comes twice is an error.

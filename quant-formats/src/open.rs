@@ -32,8 +32,8 @@ pub fn open(path: &Path, io: Io) -> Result<Checkpoint> {
     let mut magic = [0; 4];
     let n = input.len().min(4) as usize;
     input.read_at(0, &mut magic[..n])?;
-    // The bytes after these tell what a transfer as text has done to the file.
-    if magic == bqt::MAGIC[..4] {
+    // By these bytes or by its name: the reader then tells what has happened to the other, such as a transfer as text.
+    if magic == bqt::MAGIC[..4] || path.extension().is_some_and(|e| e.eq_ignore_ascii_case("bqt")) {
         let mut checkpoint = bqt::open(input)?;
         settle(&mut checkpoint)?;
         return Ok(checkpoint);

@@ -75,6 +75,16 @@ impl Staged {
         Ok(Staged { target, force, files, is_folder: true, temporary })
     }
 
+    /// Makes the checks of [`Staged::file`] or [`Staged::folder`] for an output of about `n_bytes`, and creates nothing.
+    ///
+    /// # Errors
+    /// What would be refused there.
+    pub fn check(target: &Path, is_folder: bool, n_bytes: u64, force: bool, inputs: &[Identity]) -> Result<()> {
+        let target = plain(target);
+        let parent = checks::target(&target, is_folder, force, inputs)?;
+        checks::free_space(&target, parent, [n_bytes])
+    }
+
     /// Writes `bytes` from `offset` of file `file` on, which is its index in the list given. Any thread, any order.
     ///
     /// # Errors
@@ -100,7 +110,7 @@ impl Staged {
     pub fn commit(mut self) -> Result<()> {
         self.files.sync()?;
         if self.is_folder {
-            self.temporary.sync().map_err(|e| Error::io("sync", &self.target, e))?;
+            self.temporary.sync()?;
         }
         place::place(&mut self.temporary, &self.target, self.is_folder, self.force)
     }

@@ -25,8 +25,8 @@ const SUFFIX: usize = 13 + 10 + 1 + 16;
 pub(super) struct Temporary {
     path: PathBuf,
     armed: bool,
-    /// Holds the lock that tells others that the owner lives.
-    lock: File,
+    /// Holds the lock that tells others that the owner lives. Always there, but while this is dropped.
+    lock: Option<File>,
 }
 
 impl Temporary {
@@ -35,7 +35,7 @@ impl Temporary {
         let mut create = OpenOptions::new();
         create.read(true).write(true).create_new(true).mode(0o666).custom_flags(libc::O_CLOEXEC);
         let temporary = Temporary::create(parent, target, |path| create.open(path))?;
-        let file = temporary.lock.try_clone().map_err(|e| Error::io("create", target, e))?;
+        let file = temporary.lock()?.try_clone().map_err(|e| Error::io("create", target, e))?;
         Ok((temporary, file))
     }
 
@@ -55,8 +55,9 @@ impl Temporary {
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => continue,
                 result => result.map_err(failure)?,
             };
-            let temporary = Temporary { path, armed: true, lock };
-            if is_ours(&temporary.lock, &temporary.path) {
+            let is_ours = is_ours(&lock, &path);
+            let temporary = Temporary { path, armed: true, lock: Some(lock) };
+            if is_ours {
                 return Ok(temporary);
             }
         }
@@ -68,8 +69,12 @@ impl Temporary {
     }
 
     /// Makes the names in a folder durable.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.lock.sync_all()
+    pub(super) fn sync(&self) -> Result<()> {
+        self.lock()?.sync_all().map_err(|e| Error::io("sync", &self.path, e))
+    }
+
+    fn lock(&self) -> Result<&File> {
+        self.lock.as_ref().ok_or_else(|| Error::file(&self.path, "the lock is gone"))
     }
 
     /// Leaves alone what may come to be at the path: the output has moved to its place.
@@ -81,6 +86,8 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if self.armed {
+            // First, because listing a folder takes a descriptor, and there may be none left.
+            self.lock = None;
             remove(&self.path);
         }
     }

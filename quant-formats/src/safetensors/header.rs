@@ -79,7 +79,7 @@ pub fn read(input: &Input) -> Result<Header> {
 }
 
 fn bad_json(path: &Path, error: &serde_json::Error) -> Error {
-    if let Some(kind) = error.io_error_kind() {
+    if let Some(kind) = error.io_error_kind().filter(|kind| *kind != std::io::ErrorKind::InvalidData) {
         return Error::io("read the header of", path, kind.into());
     }
     // The position is in line and column; the headers that writers make are one line.

@@ -58,10 +58,11 @@ pub fn read(input: &Input) -> Result<Index> {
         return Err(Error::file(path, format!("found an index of {} bytes, at most {MAX_INDEX} are read", input.len())));
     }
     let reader = std::io::BufReader::new(input.reader(0..input.len()));
-    let mut index = json::read(reader, Object(Raw::default())).map_err(|e| match e.io_error_kind() {
-        Some(kind) => Error::io("read", path, kind.into()),
-        None => Error::file(path, format!("not a valid index: {e}")),
-    })?;
+    let mut index =
+        json::read(reader, Object(Raw::default())).map_err(|e| match e.io_error_kind().filter(|kind| *kind != std::io::ErrorKind::InvalidData) {
+            Some(kind) => Error::io("read", path, kind.into()),
+            None => Error::file(path, format!("not a valid index: {e}")),
+        })?;
     if index.weight_map.is_empty() {
         return Err(Error::file(path, "the index has an empty weight_map; it needs one entry for each tensor"));
     }

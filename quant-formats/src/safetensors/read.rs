@@ -112,6 +112,9 @@ fn find_model(folder: &Path, listing: &[OsString]) -> Result<OsString> {
     }
     let found: Vec<&OsString> = listing.iter().filter(|n| ends_with(n, ENDING)).collect();
     match found[..] {
+        [only] if is_shard(only) => {
+            Err(Error::file(&folder.join(only), format!("is one of several shards and there is no model{INDEX_ENDING}; the set is incomplete")))
+        }
         [only] => Ok(only.clone()),
         [] => Err(Error::file(folder, format!("found no {MODEL} and no other safetensors file in the folder"))),
         _ => Err(Error::file(
@@ -119,6 +122,14 @@ fn find_model(folder: &Path, listing: &[OsString]) -> Result<OsString> {
             format!("found {} safetensors files without an index; the set is incomplete: needed model{INDEX_ENDING}", found.len()),
         )),
     }
+}
+
+/// Whether a name is that of one shard of several: `…-00001-of-00002.safetensors`.
+fn is_shard(name: &OsString) -> bool {
+    let stem = name.to_str().and_then(|n| n.strip_suffix(ENDING)).unwrap_or_default();
+    let number = |text: &str| text.parse::<u64>().ok();
+    let of = stem.rsplit_once("-of-").and_then(|(before, n)| Some((number(before.rsplit('-').next()?)?, number(n)?)));
+    of.is_some_and(|(_, n)| n > 1)
 }
 
 /// A model being opened.
@@ -197,7 +208,8 @@ impl Model {
                 Some(name) => side_files::side(name),
             };
             match class {
-                Side::Weights => {}
+                Side::Weights if name.to_str().is_some_and(|n| self.is_used(n)) => {}
+                Side::Weights => left.push(format!("{} (not part of the model)", name.to_string_lossy())),
                 Side::Carried => {
                     let input = Input::open(&path, Io::Read)?;
                     let at = At::File { input: self.inputs.len(), offset: 0 };
@@ -211,6 +223,11 @@ impl Model {
             self.notes.push(format!("left behind: {}", left.join(", ")));
         }
         Ok(())
+    }
+
+    /// Whether a file of weights, or an index, is part of the model.
+    fn is_used(&self, name: &str) -> bool {
+        self.origin.files.iter().any(|f| f.name == name) || self.origin.index.as_ref().is_some_and(|f| f.name == name)
     }
 
     fn finish(mut self, format: Format, path: &Path) -> Result<Checkpoint> {
