@@ -18,7 +18,7 @@ use hostile::{Refused, accepted, bnb, bombs, bqt, folders, requests, safetensors
 
 /// What opening may cost, whatever a file says about itself.
 const MEMORY: u64 = 100_000_000;
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A folder with a sub-folder for inputs and one for outputs.
 struct Room(tempfile::TempDir);
