@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
-use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use quant_core::sink::Observer;
@@ -38,7 +37,6 @@ impl Observer for Progress {
         let bar = ProgressBar::with_draw_target(Some(n_bytes), ProgressDrawTarget::stderr_with_hz(10));
         bar.set_style(ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         bar.set_message(pass);
-        bar.enable_steady_tick(Duration::from_millis(200));
         if let Some(old) = self.lock().replace(bar) {
             old.finish_and_clear();
         }

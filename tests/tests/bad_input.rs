@@ -336,7 +336,13 @@ fn hostile_names_are_escaped_in_notes() {
         std::fs::write(model.join(format!("n{trick}n.json")), "{}").unwrap();
     }
     let out = room.outputs().join("o");
-    for ran in [room.inspect(&model, "--all"), room.inspect(&model, "--json"), room.run(&["convert".as_ref(), model.as_os_str(), out.as_os_str()])] {
+    let shown = room.inspect(&model, "--all");
+    for trick in TRICKS.into_iter().filter(|&c| c != '\0') {
+        let name = format!("n{}n", trick.escape_unicode());
+        assert!(shown.stdout.contains(&format!("{name}.bin")) && shown.stdout.contains(&format!("{name}.json")), "{name}");
+    }
+    assert!(shown.stdout.contains(r"A\u{1b}[2J\u{202e}") && shown.stdout.contains(r"'q\u{1b}\u{61c}'"), "{}", shown.stdout);
+    for ran in [shown, room.inspect(&model, "--json"), room.run(&["convert".as_ref(), model.as_os_str(), out.as_os_str()])] {
         assert_eq!(ran.code(), Some(0), "{}", ran.stderr);
         assert_eq!((raw_tricks(&ran.stdout), raw_tricks(&ran.stderr)), (vec![], vec![]));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use quant_core::source::{Role, Stored, Tensor};
@@ -124,6 +125,15 @@ fn find_model(folder: &Path, listing: &[OsString]) -> Result<OsString> {
     }
 }
 
+/// Whether `path` leads to a regular file. That the system cannot tell is an error: the file might belong to the model.
+fn is_file(path: &Path) -> Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.is_file()),
+        Err(e) if e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ELOOP) => Ok(false),
+        Err(e) => Err(Error::io("look at", path, e)),
+    }
+}
+
 /// Whether a name is that of one shard of several: `…-00001-of-00002.safetensors`.
 fn is_shard(name: &OsString) -> bool {
     let stem = name.to_str().and_then(|n| n.strip_suffix(ENDING)).unwrap_or_default();
@@ -204,7 +214,7 @@ impl Model {
             let path = folder.join(name);
             let class = match name.to_str() {
                 None => Side::Left("its name is not valid UTF-8"),
-                Some(_) if !path.is_file() => Side::Left("it is not a regular file"),
+                Some(_) if !is_file(&path)? => Side::Left("it is not a regular file"),
                 Some(name) => side_files::side(name),
             };
             match class {
