@@ -6,9 +6,10 @@ use std::time::Instant;
 use quant_core::codec::Tally;
 use quant_core::convert::Budget;
 use quant_core::plan::{Plan, Planned};
-use quant_core::recipe::{Recipe, RecipeText, Rule, pattern};
+use quant_core::recipe::{NOT_ASKED, Recipe, RecipeText, Rule, pattern};
 use quant_core::scheme::Profile;
-use quant_core::{Error, Result, Scheme};
+use quant_core::{Dtype, Error, Result, Scheme};
+use quant_formats::Checkpoint;
 use quant_formats::convert::{self, Request, Target};
 use serde::Serialize;
 
@@ -66,7 +67,12 @@ pub fn run(args: &ConvertArgs) -> Result<Outcome> {
     report.input_bytes = checkpoint.tensors.iter().map(quant_core::source::Tensor::n_bytes).sum();
     report.output_bytes = convert::size(&checkpoint, &plan, &request)?;
     report.notes = checkpoint.notes.clone();
-    report.notes.extend(missing_config(&checkpoint, &plan, request.target));
+    report.notes.extend(notes(&checkpoint, &plan, &request));
+    if args.dry_run
+        && let Err(error) = convert::check(&checkpoint, &plan, &request, &args.output)
+    {
+        report.notes.push(format!("the conversion would be refused: {error}"));
+    }
     report.seconds = (!args.dry_run).then(|| begin.elapsed().as_secs_f64());
     if args.json {
         return Ok(Outcome::ok(report::json(&report)?));
@@ -75,12 +81,22 @@ pub fn run(args: &ConvertArgs) -> Result<Outcome> {
     Ok(Outcome::ok(report.text()))
 }
 
-/// What a folder without config.json lacks.
-fn missing_config(checkpoint: &quant_formats::Checkpoint, plan: &Plan, target: Target) -> Option<String> {
+/// What a user should know about this request.
+fn notes(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Vec<String> {
+    let unmatched = request.recipe.unmatched(&checkpoint.tensors).into_iter().map(|p| format!("the pattern '{p}' matches no tensor"));
+    let mut notes: Vec<String> = unmatched.collect();
     let has_config = checkpoint.side_files.iter().any(|f| f.name == "config.json");
-    let is_quantized = plan.tensors.iter().any(|t| t.scheme.is_quantized());
-    (target == Target::Hf && is_quantized && !has_config)
-        .then(|| "there is no config.json to describe the quantization in; transformers cannot load the result without one".into())
+    if request.target == Target::Hf && !has_config && plan.tensors.iter().any(|t| t.scheme.is_quantized()) {
+        notes.push("there is no config.json to describe the quantization in; transformers cannot load the result without one".into());
+    }
+    if request.target == Target::Hf && plan.tensors.iter().any(|t| !t.copied && matches!(t.scheme, Scheme::Dense(Dtype::F8E4M3 | Dtype::F8E5M2))) {
+        notes.push("transformers 5.23 does not load plain 8-bit floats".into());
+    }
+    if request.target == Target::Safetensors && !checkpoint.side_files.is_empty() {
+        let names: Vec<&str> = checkpoint.side_files.iter().map(|f| f.name.as_str()).collect();
+        notes.push(format!("one file holds tensors only; left behind: {}", names.join(", ")));
+    }
+    notes
 }
 
 fn request(args: &ConvertArgs) -> Result<Request> {
@@ -204,11 +220,8 @@ impl Report {
 
     /// Why tensors were kept, if others were not.
     fn kept(&self) -> String {
-        if self.tensors.iter().all(|r| !r.changed) {
-            return String::new();
-        }
         let mut reasons: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
-        for r in self.tensors.iter().filter(|r| !r.changed) {
+        for r in self.tensors.iter().filter(|r| !r.changed && r.reason != NOT_ASKED) {
             let entry = reasons.entry(&r.reason).or_insert((0, &r.name));
             entry.0 += 1;
         }

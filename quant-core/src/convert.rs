@@ -89,8 +89,8 @@ impl<'a> Pass<'a> {
         // Groups too long for a slab are scanned first, so only those that are never scanned bound the slab from below.
         let needed = granules.into_iter().filter(|&g| g <= Budget::LEAST).max().unwrap_or(1);
         if limit < needed {
-            let needed = (needed * Budget::PER_ELEMENT).div_ceil(1 << 20);
-            return Err(Error::request(format!("the memory budget is too small: one block of this plan needs {needed} MiB (--memory)")));
+            let needed = (needed * Budget::PER_ELEMENT).div_ceil(1 << 10);
+            return Err(Error::request(format!("the memory budget is too small: one block of this plan needs {needed} KiB (--memory)")));
         }
         let slab = budget.slab.clamp(8, limit.max(8)).max(needed);
         let threads = ((limit / slab) as usize).clamp(1, budget.threads.max(1));

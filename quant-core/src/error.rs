@@ -17,9 +17,7 @@ pub enum Error {
     #[error("{0}")]
     Request(String),
     /// A weight cannot be expressed in the scheme asked for.
-    #[error(
-        "tensor '{tensor}': element {index} is {value}; {scheme} holds only finite numbers (use --non-finite keep to leave such tensors as they are)"
-    )]
+    #[error("tensor '{tensor}': element {index} is {value}, which {scheme} cannot hold (use --non-finite keep to leave such tensors as they are)")]
     NonFinite {
         /// The tensor's name.
         tensor: String,

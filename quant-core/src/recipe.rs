@@ -7,6 +7,9 @@ use crate::plan::Decision;
 use crate::source::{Role, Tensor};
 use crate::{Error, Result, Scheme};
 
+/// The reason for keeping a tensor that no rule names.
+pub const NOT_ASKED: &str = "no type asked for";
+
 /// Rules over names and roles; see [`Recipe::decide`] for their order.
 #[derive(Clone, Debug, Default)]
 pub struct Recipe {
@@ -73,6 +76,12 @@ impl Recipe {
         })
     }
 
+    /// The patterns that match none of `tensors`: most likely they were meant to.
+    pub fn unmatched(&self, tensors: &[Tensor]) -> Vec<&str> {
+        let patterns = self.keep.iter().chain(self.rules.iter().map(|rule| &rule.pattern));
+        patterns.filter(|p| !tensors.iter().any(|t| p.is_match(&t.name))).map(Regex::as_str).collect()
+    }
+
     /// What `tensor` becomes: kept if a keep pattern matches, else by the first rule that matches, else by the default.
     ///
     /// A dense default applies to all weights. A quantizing default applies to linear layers: embeddings, heads, norms,
@@ -85,7 +94,7 @@ impl Recipe {
             return Decision { scheme: Some(rule.scheme), reason: format!("rule '{}'", rule.pattern) };
         }
         let Some(scheme) = self.default else {
-            return Decision { scheme: None, reason: "no type asked for".into() };
+            return Decision { scheme: None, reason: NOT_ASKED.into() };
         };
         let is_linear = matches!(tensor.role, Role::Linear | Role::Conv1d);
         if scheme.is_quantized() && !is_linear {

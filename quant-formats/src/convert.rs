@@ -241,14 +241,22 @@ fn contents<'a>(checkpoint: &'a Checkpoint, request: &'a Request, side_files: &'
     bqt::Contents { checkpoint, recipe: request.recipe_text.as_deref(), metadata: &checkpoint.metadata, side_files, origin: true }
 }
 
+/// Checks that the output may be created where it is asked for, and that there is room. Creates nothing.
+///
+/// # Errors
+/// What [`run`] would refuse before it reads any weight.
+pub fn check(checkpoint: &Checkpoint, plan: &Plan, request: &Request, output: &Path) -> Result<()> {
+    let expected = size(checkpoint, plan, request)?;
+    Staged::check(output, request.target == Target::Hf, expected, request.force, &checkpoint.identities()?)
+}
+
 /// Carries the plan out: scans, writes everything under a temporary name, checks that no input has changed, and commits.
 ///
 /// # Errors
 /// Any; then nothing is left behind, and what was at `output` before is still there.
 pub fn run(checkpoint: &Checkpoint, plan: &mut Plan, request: &Request, output: &Path, observer: &dyn Observer) -> Result<Outcome> {
-    let expected = size(checkpoint, plan, request)?;
     // What is sure to fail fails before any weight is read; the space is checked again when all sizes are exact.
-    Staged::check(output, request.target == Target::Hf, expected, request.force, &checkpoint.identities()?)?;
+    check(checkpoint, plan, request, output)?;
     refuse_damaged(checkpoint, observer)?;
     plan.scan(checkpoint, &request.budget, request.keep_unfit, observer)?;
     let pass = Pass::new(checkpoint, plan, &request.budget)?;

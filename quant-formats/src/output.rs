@@ -315,7 +315,7 @@ mod tests {
         }
         let folder = [Identity::of(&model).unwrap()];
         assert!(message(Staged::folder(&model, two_files(), true, &folder)).contains("is an input"));
-        assert!(Staged::folder(&model, two_files(), true, &[]).is_ok());
+        assert!(Staged::folder(&cache, two_files(), true, &[]).is_ok());
     }
 
     #[test]
@@ -333,12 +333,13 @@ mod tests {
     }
 
     #[test]
-    fn force_replaces_whatever_is_there() {
+    fn force_replaces_files_and_flat_folders() {
         let dir = dir();
         let (file, folder, link, elsewhere) =
             (dir.path().join("file"), dir.path().join("folder"), dir.path().join("link"), dir.path().join("elsewhere"));
         std::fs::write(&file, "old").unwrap();
-        std::fs::create_dir_all(folder.join("deep/er")).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("old"), "old").unwrap();
         std::fs::create_dir(&elsewhere).unwrap();
         std::fs::write(elsewhere.join("kept"), "kept").unwrap();
         symlink("elsewhere", &link).unwrap();
@@ -351,6 +352,16 @@ mod tests {
         assert_eq!(std::fs::read(&folder).unwrap(), b"file");
         assert_eq!(listing(dir.path()), ["elsewhere", "file", "folder", "link"]);
         assert_eq!(listing(&elsewhere), ["kept"]);
+    }
+
+    #[test]
+    fn a_folder_with_folders_in_it_is_never_replaced() {
+        let dir = dir();
+        let target = dir.path().join("thesis");
+        std::fs::create_dir_all(target.join("chapter")).unwrap();
+        assert!(message(put_folder(&target, true)).contains("holds other folders"));
+        assert!(message(put_file(&target, b"file", true)).contains("holds other folders"));
+        assert!(target.join("chapter").is_dir());
     }
 
     #[test]

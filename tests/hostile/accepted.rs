@@ -64,7 +64,7 @@ pub const CASES: [(&str, Make, usize, u64, &str); 55] = [
     ("hugging_face_cache", hugging_face_cache, 2, 8, ""),
     ("config_unreadable", |d| configured(d, "{\"model_type\": \"llama\""), 5, 32_896, "config.json cannot be read and was not used"),
     ("config_depth_20000", |d| configured(d, &"{\"x\":".repeat(20_000)), 5, 32_896, "config.json cannot be read and was not used"),
-    ("config_is_a_pipe", config_is_a_pipe, 5, 32_896, "left behind: config.json (it is not a regular file)"),
+    ("config_is_a_pipe", config_is_a_pipe, 5, 32_896, "left behind: config.json (not a regular file)"),
     ("bnb_of_rank_1", |d| bnb(d, Base::Nf4, &[Edit::State("[16, 8]", "[128]")]), 1, 64 + 8 + 64 + 74, ""),
     ("bnb_packed_flat", |d| bnb(d, Base::Nf4, &[Edit::Other("p.weight", "U8", &[64], 3)]), 1, 64 + 8 + 64 + 76, ""),
     ("bnb_in_another_storage", |d| bnb(d, Base::Nf4, &[Edit::Other("p.weight", "F16", &[32, 1], 3)]), 1, 64 + 8 + 64 + 76, ""),

@@ -52,6 +52,9 @@ fn existing(target: &Path, found: &Metadata, folder: bool, force: bool, inputs: 
         if holds_input(target, inputs) {
             return request("holds an input; the output needs another name");
         }
+        if force && holds_folder(target) {
+            return request("holds other folders, which replacing it would delete; the output needs another name");
+        }
     }
     if force || (folder && found.is_dir() && is_empty(target)) { Ok(()) } else { Err(exists(target)) }
 }
@@ -64,6 +67,11 @@ fn is_around_here(found: &Metadata) -> bool {
 
 fn is_empty(folder: &Path) -> bool {
     list(folder).is_ok_and(|names| names.is_empty())
+}
+
+/// Whether there is a folder in `folder`. What is written here has none, so it is something else.
+fn holds_folder(folder: &Path) -> bool {
+    list(folder).into_iter().flatten().any(|name| fs::symlink_metadata(folder.join(name)).is_ok_and(|found| found.is_dir()))
 }
 
 /// Whether an input lies in `folder`, at any depth, or is what a link in it leads to, as in the cache of Hugging Face.

@@ -213,8 +213,8 @@ impl Model {
         for name in listing {
             let path = folder.join(name);
             let class = match name.to_str() {
-                None => Side::Left("its name is not valid UTF-8"),
-                Some(_) if !is_file(&path)? => Side::Left("it is not a regular file"),
+                None => Side::Left("its name is not UTF-8"),
+                Some(_) if !is_file(&path)? => Side::Left("not a regular file"),
                 Some(name) => side_files::side(name),
             };
             match class {
