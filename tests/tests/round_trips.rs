@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use quant_core::backend::{SCHEMES, difficult};
 use quant_core::convert::{decode, encode};
+use quant_core::source::Source;
 use quant_core::{Dtype, Scheme};
 use quant_tests::made::{self, Made};
 use quant_tests::{assert_same_folders, convert, here, quant_ok, sha256, tiny_llama};
@@ -89,20 +90,37 @@ fn an_odd_file_comes_back_whatever_lies_in_it() {
     assert_eq!((sha256(&back), sha256(&copy)), (sha256(&from), sha256(&from)));
 }
 
+/// The numbers of a tensor of a checkpoint, and its shape.
+fn numbers(path: &Path, name: &str) -> (Vec<u64>, Vec<f32>) {
+    let checkpoint = quant_formats::open(path, quant_formats::Io::Read).unwrap();
+    let (i, tensor) = checkpoint.tensors.iter().enumerate().find(|(_, t)| t.name == name).unwrap();
+    let n_parts = tensor.scheme.codec(&tensor.shape).unwrap().parts().len();
+    let read = |part: usize| {
+        let mut bytes = vec![0; tensor.parts[part].n_bytes as usize];
+        checkpoint.read(i, part, 0, &mut bytes).unwrap();
+        bytes
+    };
+    let parts: Vec<Vec<u8>> = (0..n_parts).map(read).collect();
+    (tensor.shape.clone(), decode(tensor.scheme, &tensor.shape, &parts).unwrap())
+}
+
 #[test]
 fn a_transposed_weight_comes_back() {
     let dir = tempfile::tempdir().unwrap();
-    let (from, four, dense) = (here("goldens/hf/gpt2/dense"), dir.path().join("four"), dir.path().join("dense"));
-    convert(&from, &four, &["--type", "int8"]);
-    convert(&four, &dense, &["--type", "bf16"]);
-    let shapes = |path: &Path| {
-        let json: serde_json::Value = serde_json::from_str(&quant_ok(&["inspect".as_ref(), path.as_os_str(), "--json".as_ref()])).unwrap();
-        let tensors = json["tensors"].as_array().unwrap();
-        tensors.iter().map(|t| (t["name"].to_string(), t["shape"].to_string())).collect::<Vec<_>>()
-    };
-    assert_eq!(shapes(&dense), shapes(&from));
-    let text = std::fs::read_to_string(dense.join("config.json")).unwrap();
-    assert!(!text.contains("quantization_config"), "{text}");
+    let from = here("goldens/hf/gpt2/dense");
+    for scheme in ["int8", "nf4", "nf4-dq"] {
+        let (quantized, dense) = (dir.path().join(scheme), dir.path().join(format!("{scheme}-dense")));
+        convert(&from, &quantized, &["--type", scheme]);
+        convert(&quantized, &dense, &["--type", "f32", "--slab", "40"]);
+        for name in ["transformer.h.0.attn.c_attn.weight", "transformer.h.0.mlp.c_proj.weight"] {
+            let (source, (turned, q), (shape, x)) = (numbers(&from, name).0, numbers(&quantized, name), numbers(&dense, name));
+            assert_eq!((&shape, [turned[1], turned[0]].as_slice()), (&source, source.as_slice()), "{scheme} {name}");
+            let (rows, columns) = (shape[0] as usize, shape[1] as usize);
+            assert!((0..rows * columns).all(|i| x[i] == q[i % columns * rows + i / columns]), "{scheme} {name}");
+        }
+        let text = std::fs::read_to_string(dense.join("config.json")).unwrap();
+        assert!(!text.contains("quantization_config"), "{text}");
+    }
 }
 
 #[test]

@@ -219,4 +219,37 @@ mod tests {
             }
         }
     }
+
+    /// The codes of one group of `x`, one a byte.
+    fn codes(book: Book, profile: Profile, full: bool, x: &[f32]) -> (f32, Vec<u8>) {
+        let (kernel, mut x, mut codes) = (FourBit::new(book, profile), x.to_vec(), vec![0; x.len()]);
+        kernel.prepare(0, &mut x, &mut Tally::default()).unwrap();
+        let params = kernel.params(kernel.measure(&x), full).unwrap();
+        kernel.quantize(params, full, &x, &mut codes);
+        (params[0], codes)
+    }
+
+    #[test]
+    fn a_short_last_block_of_the_cpu_is_divided_and_a_full_one_multiplied() {
+        let kernel = FourBit::new(Book::Fp4, Profile::Cpu);
+        let mut told_apart = 0;
+        for i in 1..40_000u32 {
+            // Ratios of small integers lie on FP4's thresholds, where one rounding more or less decides.
+            let (absmax, x) = ((i / 24 + 24) as f32 * 0.37, (i % 24) as f32 * 0.37);
+            let (divided, multiplied) = (kernel.code(x / absmax), kernel.code(x * (1.0 / absmax)));
+            told_apart += u32::from(divided != multiplied);
+            assert_eq!(codes(Book::Fp4, Profile::Cpu, false, &[absmax, x]).1[1], divided, "{x} of {absmax}");
+            assert_eq!(codes(Book::Fp4, Profile::Cpu, true, &[absmax, x]).1[1], multiplied, "{x} of {absmax}");
+        }
+        assert!(told_apart > 0, "the numbers must tell the two apart");
+    }
+
+    #[test]
+    fn the_gpu_takes_subnormal_numbers_for_zeros_and_the_cpu_does_not() {
+        let tiny = -1e-40f32;
+        assert_eq!(codes(Book::Fp4, Profile::Cuda, true, &[1.0, tiny]), (1.0, vec![3, 0]));
+        assert_eq!(codes(Book::Nf4, Profile::Cuda, true, &[tiny, tiny]), (0.0, vec![0, 0]));
+        assert_eq!(codes(Book::Nf4, Profile::Cpu, true, &[tiny, 0.0]).0, -tiny);
+        assert_eq!(codes(Book::Nf4, Profile::Cpu, false, &[tiny, 0.0]).0, CPU_LEAST);
+    }
 }

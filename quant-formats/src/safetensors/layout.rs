@@ -215,3 +215,33 @@ fn places(plan: &Plan, files: &[File]) -> Vec<Vec<Option<Place>>> {
     }
     places
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn laid(sizes: &[u64]) -> Vec<Laid> {
+        let tensor = |(i, &n_bytes): (usize, &u64)| Laid {
+            name: format!("t.{i}"),
+            dtype: Dtype::U8,
+            shape: vec![n_bytes],
+            n_bytes,
+            filled: Filled::Bytes(Vec::new()),
+            parameters: 0,
+        };
+        sizes.iter().enumerate().map(tensor).collect()
+    }
+
+    /// The sizes in each shard.
+    fn shards(sizes: &[u64], max_shard: u64) -> Vec<Vec<u64>> {
+        split(laid(sizes), max_shard).iter().map(|shard| shard.iter().map(|t| t.n_bytes).collect()).collect()
+    }
+
+    #[test]
+    fn shards_are_cut_as_by_huggingface_hub() {
+        assert_eq!(shards(&[4, 6, 1], 10), [vec![4, 6], vec![1]], "what is equal to the limit fits");
+        assert_eq!(shards(&[4, 6], 10), [[4, 6]]);
+        assert_eq!(shards(&[4, 11, 6, 1], 10), [vec![11], vec![4, 6], vec![1]], "a large one goes first and the open shard stays open");
+        assert_eq!(shards(&[], 10), [[0u64; 0]]);
+    }
+}
