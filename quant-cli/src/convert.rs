@@ -11,6 +11,7 @@ use quant_core::scheme::Profile;
 use quant_core::{Dtype, Error, Result, Scheme};
 use quant_formats::Checkpoint;
 use quant_formats::convert::{self, Request, Target};
+use quant_formats::input::Input;
 use serde::Serialize;
 
 use crate::args::{BnbProfile, ConvertArgs, Form, NonFinite};
@@ -118,7 +119,7 @@ fn request(args: &ConvertArgs) -> Result<Request> {
 fn recipe(args: &ConvertArgs) -> Result<(Recipe, Option<String>)> {
     let (mut recipe, text) = match &args.recipe {
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+            let text = recipe_file(path)?;
             let parsed: RecipeText = toml::from_str(&text).map_err(|e| not_a_recipe(path, &text, &e))?;
             (Recipe::parse(&parsed).map_err(|e| Error::file(path, e.to_string()))?, Some(text))
         }
@@ -142,6 +143,18 @@ fn recipe(args: &ConvertArgs) -> Result<(Recipe, Option<String>)> {
 fn rule(text: &str) -> Result<Rule> {
     let (pattern, scheme) = text.rsplit_once('=').ok_or_else(|| Error::request(format!("--tensor-type '{text}': needs REGEX=SCHEME")))?;
     Rule::new(pattern, scheme).map_err(|e| Error::request(format!("--tensor-type: {e}")))
+}
+
+/// The text of a recipe file: a regular file of a reasonable size.
+fn recipe_file(path: &std::path::Path) -> Result<String> {
+    const MOST: u64 = 1 << 20;
+    let input = Input::open(path, quant_formats::Io::Read)?;
+    if input.len() > MOST {
+        return Err(Error::file(path, format!("not a recipe: found {} bytes, at most {MOST} are read", input.len())));
+    }
+    let mut bytes = vec![0; input.len() as usize];
+    input.read_at(0, &mut bytes)?;
+    String::from_utf8(bytes).map_err(|_| Error::file(path, "not a recipe: it is not UTF-8"))
 }
 
 /// A recipe that cannot be read, in one line.

@@ -225,7 +225,11 @@ impl<'a> Pass<'a> {
                 }
             }
         }
-        Ok(Ok(scan.finish()))
+        match scan.finish() {
+            Some(known) => Ok(Ok(known)),
+            None if keep_unfit => Ok(Err(Unfit { index: 0, value: f32::INFINITY })),
+            None => Err(overflow(&work.planned.name, work.planned.scheme)),
+        }
     }
 }
 
@@ -337,6 +341,10 @@ impl<'a> Work<'a> {
     }
 }
 
+fn overflow(tensor: &str, scheme: Scheme) -> Error {
+    Error::request(format!("tensor '{tensor}': its numbers are so large that the mean of their scales overflows f32, which {scheme} stores"))
+}
+
 /// A scan for schemes that need none: whether every element can be encoded.
 struct TryScan<'a>(&'a Work<'a>);
 
@@ -349,8 +357,8 @@ impl Scan for TryScan<'_> {
 
     fn fold(&mut self, _measured: Measured) {}
 
-    fn finish(self: Box<Self>) -> Known {
-        Known::Nothing
+    fn finish(self: Box<Self>) -> Option<Known> {
+        Some(Known::Nothing)
     }
 }
 
@@ -379,7 +387,7 @@ pub fn encode(scheme: Scheme, shape: &[u64], x: &[f32]) -> Result<Vec<Vec<u8>>> 
         None => Known::Nothing,
         Some(mut scan) => {
             scan.fold(scan.measure(0, &mut x.to_vec()).map_err(refused)?);
-            scan.finish()
+            scan.finish().ok_or_else(|| overflow("", scheme))?
         }
     };
     let mut out = vec![Vec::new(); codec.parts().len()];
@@ -406,4 +414,17 @@ pub fn decode(scheme: Scheme, shape: &[u64], parts: &[Vec<u8>]) -> Result<Vec<f3
     let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
     codec.decode(0, &parts, &mut out);
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mean_that_overflows_is_refused() {
+        let x = vec![3e38; 4096];
+        assert!(encode("nf4".parse().unwrap(), &[64, 64], &x).is_ok());
+        let error = encode("nf4-dq".parse().unwrap(), &[64, 64], &x).unwrap_err();
+        assert!(error.to_string().contains("overflows"), "{error}");
+    }
 }

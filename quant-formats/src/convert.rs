@@ -258,7 +258,7 @@ pub fn run(checkpoint: &Checkpoint, plan: &mut Plan, request: &Request, output: 
     // What is sure to fail fails before any weight is read; the space is checked again when all sizes are exact.
     check(checkpoint, plan, request, output)?;
     refuse_damaged(checkpoint, observer)?;
-    plan.scan(checkpoint, &request.budget, request.keep_unfit, observer)?;
+    plan.scan(checkpoint, &request.budget, request.keep_unfit, observer).map_err(|e| e.of(&checkpoint.path))?;
     let pass = Pass::new(checkpoint, plan, &request.budget)?;
     let beside = side_files(checkpoint, plan, request.target)?;
     let tallies = if request.target == Target::Bqt {

@@ -239,8 +239,8 @@ impl<K: Kernel> Scan for GroupScan<'_, K> {
         }
     }
 
-    fn finish(self: Box<Self>) -> Known {
-        Known::Groups(self.stats)
+    fn finish(self: Box<Self>) -> Option<Known> {
+        Some(Known::Groups(self.stats))
     }
 }
 

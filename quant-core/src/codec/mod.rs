@@ -139,8 +139,8 @@ pub trait Scan: Send + Sync {
     fn measure(&self, at: u64, x: &mut [f32]) -> std::result::Result<Measured, Unfit>;
     /// Adds the next measurement.
     fn fold(&mut self, measured: Measured);
-    /// What is known now.
-    fn finish(self: Box<Self>) -> Known;
+    /// What is known now; none if it cannot be expressed, such as a mean that overflows f32.
+    fn finish(self: Box<Self>) -> Option<Known>;
 }
 
 /// The statistics of the groups that one slab touches, the first of which is group `first`.

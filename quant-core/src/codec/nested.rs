@@ -7,6 +7,8 @@
 //! **Layout.** `codes` and `quant_map` as in [`super::four_bit`]; `absmax`: U8, one a block; `nested_absmax`: F32, one a 256 blocks;
 //! `nested_quant_map`: F32 \[256\]; `offset`: F32, one. 4 + 8/block + 32/(256·block) bits a weight: 4.127 for blocks of 64.
 //!
+//! Scales so large that their mean overflows f32 are refused.
+//!
 //! The mean needs every scale before the first can be encoded, so the tensor is read twice; nothing is kept in between.
 //!
 //! **Source.** Dettmers et al., "QLoRA", 2023, section 3; `compress_statistics` of bitsandbytes 0.50.2. The last bit of the
@@ -129,7 +131,7 @@ impl Scan for MeanScan<'_> {
         self.mean.push(&scales);
     }
 
-    fn finish(self: Box<Self>) -> Known {
-        Known::Offset(self.mean.finish())
+    fn finish(self: Box<Self>) -> Option<Known> {
+        Some(self.mean.finish()).filter(|offset| offset.is_finite()).map(Known::Offset)
     }
 }
