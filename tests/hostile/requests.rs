@@ -53,7 +53,7 @@ pub const CASES: [(&str, &[&str], &str, &str); 45] = [
         "either 4-bit or int8, not both",
     ),
     ("recipe_missing", &["convert", "m", "out/x", "--recipe", "none.toml"], "none.toml", "No such file"),
-    ("recipe_is_a_folder", &["convert", "m", "out/x", "--recipe", "m"], "m", "Is a directory"),
+    ("recipe_is_a_folder", &["convert", "m", "out/x", "--recipe", "m"], "m", "is a folder; needed a regular file"),
     ("recipe_key_unknown", &["convert", "m", "out/x", "--recipe", "key.toml"], "key.toml", "unknown field `default`"),
     ("recipe_rule_key_unknown", &["convert", "m", "out/x", "--recipe", "rule.toml"], "rule.toml", "unknown field `scheme`"),
     ("recipe_regex_bad", &["convert", "m", "out/x", "--recipe", "regex.toml"], "regex.toml", "unclosed group"),
