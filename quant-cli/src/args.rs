@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use quant_core::Scheme;
 
 use crate::size::parse as size;
 
@@ -12,6 +11,7 @@ Examples:
   quant inspect Llama-3.2-1B
   quant convert Llama-3.2-1B Llama-3.2-1B-nf4 --type nf4-dq
   quant convert Llama-3.2-1B archive.bqt
+  quant convert Llama-f16.gguf Llama-q4.gguf --type q4_k_m
   quant verify archive.bqt
 
 Exit codes: 0 done, 1 damage found, 2 refused or failed, 128 + signal when interrupted.";
@@ -39,14 +39,17 @@ pub enum Command {
 /// Arguments of `inspect`.
 #[derive(ClapArgs)]
 #[command(
-    after_help = "Examples:\n  quant inspect Llama-3.2-1B\n  quant inspect model.safetensors --all\n  quant inspect archive.bqt --json | jq .parameters"
+    after_help = "Examples:\n  quant inspect Llama-3.2-1B\n  quant inspect model.gguf --all\n  quant inspect archive.bqt --json | jq .parameters"
 )]
 pub struct InspectArgs {
-    /// A folder with safetensors files, a safetensors file or index, or a BQT file
+    /// A folder with safetensors files, a safetensors file or index, a GGUF file or shard, or a BQT file
     pub path: PathBuf,
     /// List every tensor and all metadata instead of grouping layers
     #[arg(long)]
     pub all: bool,
+    /// Open GGUF files with tensors of unknown types
+    #[arg(long)]
+    pub unknown_types: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -79,30 +82,42 @@ Schemes:
   int8-block                        bitsandbytes' dynamic 8-bit, block-wise (BQT only)
   affine4 affine4-zero absmax8      linear, 2 to 8 bits (BQT only)
   nf4:128 affine4:32 absmax8:row    another block, a row, or :tensor; nf4@cpu for the CPU's bytes
-  Quantizing schemes apply to linear layers; embeddings, heads and norms are kept
-  unless --tensor-type names them.
+  These quantize linear layers; embeddings, heads and norms are kept unless --tensor-type
+  names them.
+
+Mixes of llama-quantize, by name or number (GGUF and BQT):
+  q4_0 q4_1 q5_0 q5_1 q8_0 q1_0 q2_0 mxfp4_moe tq1_0 tq2_0
+  q2_k q2_k_s q3_k_s q3_k_m q3_k_l q4_k_s q4_k_m q5_k_s q5_k_m q6_k
+  iq1_s iq1_m iq2_xxs iq2_xs iq2_s iq2_m iq3_xxs iq3_xs iq3_s iq3_m iq4_nl iq4_xs
+  f32 f16 bf16 copy
+  A mix gives every tensor the type that llama-quantize gives it, and the same bytes.
+  --tensor-type takes single types too: q4_k, iq2_xs, mxfp4, nvfp4, …
 
 Examples:
   quant convert Llama Llama-nf4 --type nf4-dq
   quant convert Llama Llama.bqt --type affine4:32 --tensor-type 'down_proj=affine8'
   quant convert Llama-nf4 Llama-bf16 --type bf16
   quant convert Llama.bqt Llama-again
+  quant convert Llama-f16.gguf Llama-q4.gguf --type q4_k_m --imatrix imatrix.gguf
+  quant convert Llama-q4.gguf shards --to gguf --max-shard-size 2GB
+  quant convert shards Llama-q4.gguf
+  quant convert Llama.gguf named.gguf --set general.name=str:Llama --remove general.url
   quant convert Llama out --type nf4 --keep 'layers\\.0\\.' --dry-run";
 
 /// Arguments of `convert`.
 #[derive(ClapArgs)]
 #[command(after_help = CONVERT_HELP)]
 pub struct ConvertArgs {
-    /// The model: a folder, a safetensors file or index, or a BQT file
+    /// The model: a folder, a safetensors file or index, a GGUF file or shard, or a BQT file
     pub input: PathBuf,
-    /// The result: NAME.safetensors, NAME.bqt, or a folder
+    /// The result: NAME.safetensors, NAME.gguf, NAME.bqt, or a folder
     pub output: PathBuf,
     /// The form of the result, if its name does not tell
     #[arg(long, value_enum)]
     pub to: Option<Form>,
-    /// The scheme; without it tensors keep theirs
-    #[arg(long = "type", value_name = "SCHEME")]
-    pub scheme: Option<Scheme>,
+    /// The scheme or mix; without it tensors keep theirs
+    #[arg(long = "type", value_name = "SCHEME|MIX")]
+    pub scheme: Option<String>,
     /// Another scheme for tensors whose name matches; repeatable, the first match wins
     #[arg(long, value_name = "REGEX=SCHEME")]
     pub tensor_type: Vec<String>,
@@ -124,6 +139,9 @@ pub struct ConvertArgs {
     /// Bytes of tensor data in one file of a folder, in decimal units
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_shard_size: Option<u64>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a comment here would be shown as the help of the command")]
+    pub gguf: GgufArgs,
     /// Threads; the processor's by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -144,6 +162,63 @@ pub struct ConvertArgs {
     pub json: bool,
 }
 
+/// Options that GGUF has, under the names of llama-quantize where that has them.
+#[derive(ClapArgs)]
+#[command(next_help_heading = "GGUF and mixes")]
+pub struct GgufArgs {
+    /// The type of the mix for every tensor
+    #[arg(long)]
+    pub pure: bool,
+    /// Importance matrix, as GGUF or .dat
+    #[arg(long, value_name = "FILE")]
+    pub imatrix: Option<PathBuf>,
+    /// Use only the entries of the importance matrix whose name contains this; repeatable
+    #[arg(long, value_name = "NAME", conflicts_with = "exclude_weights")]
+    pub include_weights: Vec<String>,
+    /// Do not use the entries of the importance matrix whose name contains this; repeatable
+    #[arg(long, value_name = "NAME")]
+    pub exclude_weights: Vec<String>,
+    /// The type of output.weight
+    #[arg(long, value_name = "TYPE")]
+    pub output_tensor_type: Option<String>,
+    /// The type of the token embeddings
+    #[arg(long, value_name = "TYPE")]
+    pub token_embedding_type: Option<String>,
+    /// Take lines of REGEX=TYPE, as for --tensor-type, from a file
+    #[arg(long, value_name = "FILE")]
+    pub tensor_type_file: Option<PathBuf>,
+    /// Keep output.weight as it is
+    #[arg(long)]
+    pub leave_output_tensor: bool,
+    /// Leave these layers out and number the others anew
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
+    pub prune_layers: Vec<u64>,
+    /// Set metadata as llama-quantize does, TYPE being int, float, bool or str; repeatable
+    #[arg(long, value_name = "KEY=TYPE:VALUE")]
+    pub override_kv: Vec<String>,
+    /// Keep each tensor in the shard where it is
+    #[arg(long)]
+    pub keep_split: bool,
+    /// Quantize again what is quantized already
+    #[arg(long)]
+    pub allow_requantize: bool,
+    /// Refuse where a row does not fit the type of the mix, instead of taking another
+    #[arg(long)]
+    pub no_fallback: bool,
+    /// Tensors in one shard
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_shard_tensors: Option<u64>,
+    /// Copy tensors of unknown types as they are, each up to the next tensor
+    #[arg(long)]
+    pub unknown_types: bool,
+    /// Set metadata, TYPE being u8 … i64, f32, f64, bool or str; repeatable
+    #[arg(long, value_name = "KEY=TYPE:VALUE")]
+    pub set: Vec<String>,
+    /// Remove metadata; repeatable
+    #[arg(long, value_name = "KEY")]
+    pub remove: Vec<String>,
+}
+
 /// The form of an output.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Form {
@@ -153,7 +228,7 @@ pub enum Form {
     Safetensors,
     /// The block-quantized format of this tool
     Bqt,
-    /// Not yet possible
+    /// A GGUF file, or a folder of shards if the options ask for several
     Gguf,
 }
 

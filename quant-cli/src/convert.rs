@@ -16,9 +16,13 @@ use serde::Serialize;
 
 use crate::args::{BnbProfile, ConvertArgs, Form, NonFinite};
 use crate::inspect::shape;
+use crate::mix;
 use crate::progress::Progress;
 use crate::report::{self, Outcome, bold, note, table};
 use crate::size::{bytes, count, duration};
+
+/// How the reasons of fallbacks begin.
+const FALLBACK: &str = "fallback";
 
 /// What a conversion does or did.
 #[derive(Serialize)]
@@ -55,7 +59,8 @@ struct Row {
 pub fn run(args: &ConvertArgs) -> Result<Outcome> {
     let begin = Instant::now();
     let request = request(args)?;
-    let checkpoint = quant_formats::open(&args.input, args.io.into())?;
+    let opening = quant_formats::Opening { io: args.io.into(), unknown_types: args.gguf.unknown_types };
+    let checkpoint = quant_formats::open(&args.input, opening)?;
     let mut plan = convert::plan(&checkpoint, &request).map_err(|e| e.of(&args.input))?;
     let mut tallies = Vec::new();
     if !args.dry_run {
@@ -93,9 +98,19 @@ fn notes(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Vec<String>
     if request.target == Target::Hf && plan.tensors.iter().any(|t| !t.copied && matches!(t.scheme, Scheme::Dense(Dtype::F8E4M3 | Dtype::F8E5M2))) {
         notes.push("transformers 5.23 does not load plain 8-bit floats".into());
     }
-    if request.target == Target::Safetensors && !checkpoint.side_files.is_empty() {
+    let is_file_of_tensors = matches!(request.target, Target::Safetensors | Target::Gguf | Target::GgufSet);
+    if is_file_of_tensors && !checkpoint.side_files.is_empty() {
         let names: Vec<&str> = checkpoint.side_files.iter().map(|f| f.name.as_str()).collect();
-        notes.push(format!("one file holds tensors only; left behind: {}", names.join(", ")));
+        notes.push(format!("the result holds tensors only; left behind: {}", names.join(", ")));
+    }
+    if matches!(request.target, Target::Safetensors | Target::Hf) && !checkpoint.kv.is_empty() {
+        notes.push(format!(
+            "safetensors cannot hold the {} metadata values of GGUF; they are left behind (a .bqt file keeps them)",
+            checkpoint.kv.len()
+        ));
+    }
+    if is_file_of_tensors && request.target != Target::Safetensors && checkpoint.metadata.iter().any(|(key, _)| key != "format") {
+        notes.push(format!("left behind: {} texts of metadata", checkpoint.metadata.len()));
     }
     notes
 }
@@ -106,17 +121,32 @@ fn request(args: &ConvertArgs) -> Result<Request> {
         Some(Form::Hf) => Target::Hf,
         Some(Form::Safetensors) => Target::Safetensors,
         Some(Form::Bqt) => Target::Bqt,
-        Some(Form::Gguf) => return Err(Error::request("--to gguf: writing GGUF is not yet possible")),
+        Some(Form::Gguf) if mix::is_set(args) => Target::GgufSet,
+        Some(Form::Gguf) => Target::Gguf,
     };
-    let (recipe, recipe_text) = recipe(args)?;
+    let mix = mix::of(args, target)?;
+    let (recipe, recipe_text) = recipe(args, mix.is_some())?;
+    let edits = mix::edits(args)?;
     let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let budget = Budget { memory: args.memory, threads, slab: args.slab.unwrap_or(Budget::SLAB) };
     let keep_unfit = args.non_finite == NonFinite::Keep;
-    Ok(Request { recipe, recipe_text, target, max_shard: args.max_shard_size, force: args.force, keep_unfit, budget })
+    Ok(Request {
+        recipe,
+        recipe_text,
+        mix,
+        edits,
+        max_shard: args.max_shard_size,
+        max_shard_tensors: args.gguf.max_shard_tensors,
+        keep_split: args.gguf.keep_split,
+        force: args.force,
+        keep_unfit,
+        budget,
+        ..Request::new(target)
+    })
 }
 
-/// The recipe of the options, or of the file, with its text for the record.
-fn recipe(args: &ConvertArgs) -> Result<(Recipe, Option<String>)> {
+/// The recipe of the options, or of the file, with its text for the record. A mix leaves it only what is kept.
+fn recipe(args: &ConvertArgs, is_mix: bool) -> Result<(Recipe, Option<String>)> {
     let (mut recipe, text) = match &args.recipe {
         Some(path) => {
             let text = recipe_file(path)?;
@@ -124,9 +154,10 @@ fn recipe(args: &ConvertArgs) -> Result<(Recipe, Option<String>)> {
             (Recipe::parse(&parsed).map_err(|e| Error::file(path, e.to_string()))?, Some(text))
         }
         None => {
-            let rules = args.tensor_type.iter().map(|text| rule(text)).collect::<Result<Vec<_>>>()?;
+            let rules = if is_mix { Vec::new() } else { mix::tensor_types(args)?.iter().map(|text| rule(text)).collect::<Result<Vec<_>>>()? };
+            let default = if is_mix { None } else { args.scheme.as_deref().map(scheme).transpose()? };
             let text = option_text(args);
-            (Recipe { default: args.scheme, keep: Vec::new(), rules }, text)
+            (Recipe { default, keep: Vec::new(), rules }, text)
         }
     };
     for text in args.keep.iter().rev() {
@@ -145,8 +176,18 @@ fn rule(text: &str) -> Result<Rule> {
     Rule::new(pattern, scheme).map_err(|e| Error::request(format!("--tensor-type: {e}")))
 }
 
+fn scheme(text: &str) -> Result<Scheme> {
+    let scheme = text.parse().map_err(|e: quant_core::scheme::BadScheme| Error::request(e.to_string()))?;
+    match scheme {
+        Scheme::Ggml(_) => {
+            Err(Error::request(format!("--type {text}: is the type of a tensor, not a mix; --tensor-type '.*={text}' gives it to all")))
+        }
+        _ => Ok(scheme),
+    }
+}
+
 /// The text of a recipe file: a regular file of a reasonable size.
-fn recipe_file(path: &std::path::Path) -> Result<String> {
+pub fn recipe_file(path: &std::path::Path) -> Result<String> {
     const MOST: u64 = 1 << 20;
     let input = Input::open(path, quant_formats::Io::Read)?;
     if input.len() > MOST {
@@ -165,7 +206,7 @@ fn not_a_recipe(path: &std::path::Path, text: &str, error: &toml::de::Error) -> 
 
 /// The rules of the command line in the words of a recipe file.
 fn option_text(args: &ConvertArgs) -> Option<String> {
-    let mut lines: Vec<String> = args.scheme.iter().map(|s| format!("type = \"{s}\"")).collect();
+    let mut lines: Vec<String> = args.scheme.iter().map(|s| format!("type = \"{}\"", s.to_ascii_lowercase())).collect();
     if !args.keep.is_empty() {
         lines.push(format!("keep = {:?}", args.keep));
     }
@@ -186,6 +227,8 @@ impl Report {
             Target::Hf => "Hugging Face folder",
             Target::Safetensors => "safetensors",
             Target::Bqt => "BQT",
+            Target::Gguf => "GGUF",
+            Target::GgufSet => "GGUF shards",
         };
         Report {
             input: args.input.display().to_string(),
@@ -213,6 +256,7 @@ impl Report {
         }
         text += &table(&["from", "to", ">tensors", ">parameters", ">size", ">bits a weight"], self.groups());
         text += &self.kept();
+        text += &self.fallbacks();
         text + &self.totals()
     }
 
@@ -241,6 +285,19 @@ impl Report {
         let shown = |(reason, (n, first)): (&str, (u64, &str))| {
             let more = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
             format!(" kept: {reason} ({}{more})\n", quant_core::error::Printable(first))
+        };
+        reasons.into_iter().map(shown).collect()
+    }
+
+    /// Tensors that did not get the type of their mix.
+    fn fallbacks(&self) -> String {
+        let mut reasons: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
+        for r in self.tensors.iter().filter(|r| r.changed && r.reason.starts_with(FALLBACK)) {
+            reasons.entry(&r.reason).or_insert((0, &r.name)).0 += 1;
+        }
+        let shown = |(reason, (n, first)): (&str, (u64, &str))| {
+            let more = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
+            format!(" {reason} ({}{more})\n", quant_core::error::Printable(first))
         };
         reasons.into_iter().map(shown).collect()
     }

@@ -10,6 +10,7 @@ use quant_formats::safetensors::order;
 use serde::Serialize;
 
 use crate::args::InspectArgs;
+use crate::gguf;
 use crate::report::{self, Outcome, bold, table};
 use crate::size::{bytes, count};
 
@@ -27,6 +28,8 @@ struct Report {
     schemes: Vec<SchemeRow>,
     tensors: Vec<TensorRow>,
     metadata: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gguf: Option<gguf::Report>,
     side_files: Vec<SideFile>,
     notes: Vec<String>,
 }
@@ -68,22 +71,25 @@ struct SideFile {
 
 /// Runs the command.
 pub fn run(args: &InspectArgs) -> Result<Outcome> {
-    let checkpoint = quant_formats::open(&args.path, args.io.into())?;
-    let report = Report::new(&checkpoint);
+    let opening = quant_formats::Opening { io: args.io.into(), unknown_types: args.unknown_types };
+    let checkpoint = quant_formats::open(&args.path, opening)?;
+    let report = Report::new(&checkpoint, args.all)?;
     Ok(Outcome::ok(if args.json { report::json(&report)? } else { report.text(args.all) }))
 }
 
 impl Report {
-    fn new(checkpoint: &Checkpoint) -> Report {
+    fn new(checkpoint: &Checkpoint, all: bool) -> Result<Report> {
         let tensors = checkpoint.tensors();
         let parameters = tensors.iter().filter(|t| t.is_weight()).map(Tensor::n_elements).sum();
         let stored = tensors.iter().map(Tensor::n_bytes).sum();
         let config = checkpoint.config().ok().flatten().and_then(|b| Config::parse(&b).ok());
-        Report {
+        let gguf = gguf::Report::new(checkpoint, all)?;
+        let architecture = config.as_ref().and_then(|c| c.architectures().into_iter().next().or_else(|| c.model_type()));
+        Ok(Report {
             path: checkpoint.path.display().to_string(),
             format: checkpoint.format.name(),
-            architecture: config.as_ref().and_then(|c| c.architectures().into_iter().next().or_else(|| c.model_type())),
-            quantization: quantization(checkpoint, config.as_ref()),
+            architecture: architecture.or_else(|| gguf.as_ref().and_then(|g| g.architecture.clone())),
+            quantization: gguf.as_ref().and_then(|g| g.described()).or_else(|| quantization(checkpoint, config.as_ref())),
             parameters,
             bytes: stored,
             bits_per_weight: bits(stored, tensors.iter().map(Tensor::n_elements).sum()),
@@ -91,9 +97,10 @@ impl Report {
             schemes: schemes(tensors),
             tensors: in_order(tensors),
             metadata: checkpoint.metadata.iter().cloned().collect(),
+            gguf,
             side_files: checkpoint.side_files.iter().map(|f| SideFile { name: f.name.clone(), bytes: f.n_bytes }).collect(),
             notes: checkpoint.notes.clone(),
-        }
+        })
     }
 
     fn text(&self, all: bool) -> String {
@@ -114,7 +121,7 @@ impl Report {
     }
 
     fn extras(&self, all: bool) -> String {
-        let mut text = String::new();
+        let mut text = self.gguf.as_ref().map_or(String::new(), |gguf| gguf.text(all));
         if !self.metadata.is_empty() {
             text += &format!("\n{}\n", bold("Metadata"));
             let shown = if all { usize::MAX } else { 12 };
@@ -229,11 +236,11 @@ pub fn shape(shape: &[u64]) -> String {
     if shape.len() > 8 { format!("[{} dimensions]", shape.len()) } else { format!("{shape:?}") }
 }
 
-fn safe(text: &str) -> String {
+pub fn safe(text: &str) -> String {
     quant_core::error::Printable(text).to_string()
 }
 
-fn shortened(text: &str, all: bool) -> String {
+pub fn shortened(text: &str, all: bool) -> String {
     let most = if all { usize::MAX } else { 80 };
     if text.chars().count() <= most { text.into() } else { text.chars().take(most).collect::<String>() + "…" }
 }

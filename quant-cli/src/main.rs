@@ -4,7 +4,9 @@
 
 mod args;
 mod convert;
+mod gguf;
 mod inspect;
+mod mix;
 mod progress;
 mod report;
 mod size;

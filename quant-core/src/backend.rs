@@ -2,7 +2,7 @@
 //!
 //! Contract: the same bytes as [`Cpu`], for every scheme, shape and slab. [`same_bytes`] is the suite that holds a backend to it.
 
-use crate::codec::{Codec, Known, Tally, Unfit};
+use crate::codec::{Codec, Slab, Tally, Unfit};
 use crate::{Result, Scheme};
 
 /// Something that encodes slabs.
@@ -14,7 +14,7 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// If an element cannot be expressed.
-    fn encode(&self, codec: &dyn Codec, known: &Known, at: u64, x: &mut [f32], out: &mut [Vec<u8>]) -> std::result::Result<Tally, Unfit>;
+    fn encode(&self, codec: &dyn Codec, slab: &Slab<'_>, x: &mut [f32], out: &mut [Vec<u8>]) -> std::result::Result<Tally, Unfit>;
 }
 
 /// The processor: the scalar reference that every other backend is compared with.
@@ -25,8 +25,8 @@ impl Backend for Cpu {
         "cpu"
     }
 
-    fn encode(&self, codec: &dyn Codec, known: &Known, at: u64, x: &mut [f32], out: &mut [Vec<u8>]) -> std::result::Result<Tally, Unfit> {
-        codec.encode(known, at, x, out)
+    fn encode(&self, codec: &dyn Codec, slab: &Slab<'_>, x: &mut [f32], out: &mut [Vec<u8>]) -> std::result::Result<Tally, Unfit> {
+        codec.encode(slab, x, out)
     }
 }
 
@@ -92,7 +92,7 @@ pub fn same_bytes(backend: &dyn Backend) -> Result<Vec<String>> {
             let known = known.transpose().unwrap_or_default().unwrap_or_default();
             let run = |backend: &dyn Backend| {
                 let mut out = vec![Vec::new(); codec.parts().len()];
-                let tally = backend.encode(&*codec, &known, 0, &mut x.clone(), &mut out);
+                let tally = backend.encode(&*codec, &Slab::new(&known, 0), &mut x.clone(), &mut out);
                 (tally, out)
             };
             if run(backend) != run(&Cpu) {

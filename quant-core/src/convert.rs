@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use rayon::prelude::*;
 
 use crate::backend::{Backend, Cpu};
-use crate::codec::{Codec, Fill, Known, Measured, Scan, Tally, Unfit, slab_granule};
+use crate::codec::{Codec, Fill, Known, Measured, Scan, Slab, Tally, Unfit, slab_granule};
 use crate::plan::{PartFill, Plan, Planned, View};
 use crate::sink::{Observer, Sink};
 use crate::source::{Source, Tensor};
@@ -32,8 +32,8 @@ impl Budget {
     pub const SLAB: u64 = 1 << 16;
     /// Memory by default.
     pub const MEMORY: u64 = 256 << 20;
-    /// Bytes of scratch an element needs at most: source and output parts, codes, and the number itself.
-    const PER_ELEMENT: u64 = 8 + 8 + 4 + 4;
+    /// Bytes of scratch an element needs at most: source and output parts, codes, its importance, and the number itself.
+    const PER_ELEMENT: u64 = 8 + 8 + 4 + 4 + 4;
     /// Elements that may have to be together whatever the budget: a nested block of blocks of 4096.
     const LEAST: u64 = 1 << 20;
 }
@@ -75,6 +75,7 @@ enum Job<'a> {
 struct Scratch {
     parts: Vec<Vec<u8>>,
     numbers: Vec<f32>,
+    importance: Vec<f32>,
     out: Vec<Vec<u8>>,
 }
 
@@ -156,7 +157,7 @@ impl<'a> Pass<'a> {
     /// The slab length for one tensor: whole granules, or whole bytes where the scan made groups divisible.
     fn slab_of(&self, work: &Work<'_>) -> u64 {
         let granule = slab_granule(work.to.granule());
-        let granule = if granule > self.slab { 8 } else { granule };
+        let granule = if granule > self.slab { work.to.least_slab() } else { granule };
         (self.slab / granule).max(1) * granule
     }
 
@@ -175,6 +176,7 @@ impl<'a> Pass<'a> {
             }
             Job::Encode(work, range) => {
                 work.decode(self.source, range.clone(), scratch)?;
+                work.weigh(range.clone(), scratch)?;
                 let tally = work.encode(self.backend, range.clone(), scratch)?;
                 work.write(sink, range.clone(), scratch)?;
                 if tally != Tally::default() {
@@ -235,7 +237,7 @@ impl<'a> Pass<'a> {
 
 /// The granule of a planned tensor's slabs.
 fn granule_of(planned: &Planned) -> Result<u64> {
-    Ok(slab_granule(planned.scheme.codec(&planned.shape)?.granule()))
+    Ok(slab_granule(planned.codec()?.granule()))
 }
 
 /// Cuts `0..n` into pieces of `step`.
@@ -247,7 +249,7 @@ impl<'a> Work<'a> {
     fn new(source: &'a dyn Source, index: usize, planned: &'a Planned) -> Result<Work<'a>> {
         let tensor = &source.tensors()[planned.source];
         let from = tensor.scheme.codec(&tensor.shape)?;
-        let to = planned.scheme.codec(&planned.shape)?;
+        let to = planned.codec()?;
         Ok(Work { index, planned, tensor, from, to })
     }
 
@@ -318,9 +320,33 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    /// Fills `scratch.importance` with the importance of each element of `range`.
+    fn weigh(&self, range: Range<u64>, scratch: &mut Scratch) -> Result<()> {
+        let Some(importance) = &self.planned.importance else { return Ok(()) };
+        let out = &mut scratch.importance;
+        out.resize((range.end - range.start) as usize, 0.0);
+        let columns = self.planned.shape.last().copied().unwrap_or(1).max(1);
+        let rows = self.planned.shape.iter().rev().nth(1).copied().unwrap_or(1).max(1);
+        let mut done = 0;
+        while done < out.len() {
+            let element = range.start + done as u64;
+            let (expert, column) = (element / (columns * rows), element % columns);
+            let n = ((columns - column) as usize).min(out.len() - done);
+            let above = done.checked_sub(columns as usize).filter(|_| element - columns >= expert * columns * rows);
+            match above {
+                Some(above) => out.copy_within(above..above + n, done),
+                None => importance.read(expert * columns + column, &mut out[done..done + n])?,
+            }
+            done += n;
+        }
+        Ok(())
+    }
+
     fn encode(&self, backend: &dyn Backend, range: Range<u64>, scratch: &mut Scratch) -> Result<Tally> {
         scratch.out.resize_with(self.to.parts().len(), Vec::new);
-        let tally = backend.encode(&*self.to, &self.planned.known, range.start, &mut scratch.numbers, &mut scratch.out);
+        let importance = self.planned.importance.is_some().then_some(&scratch.importance[..]);
+        let slab = Slab { known: &self.planned.known, at: range.start, importance };
+        let tally = backend.encode(&*self.to, &slab, &mut scratch.numbers, &mut scratch.out);
         tally.map_err(|unfit| self.refused(unfit))
     }
 
@@ -351,7 +377,7 @@ struct TryScan<'a>(&'a Work<'a>);
 impl Scan for TryScan<'_> {
     fn measure(&self, at: u64, x: &mut [f32]) -> std::result::Result<Measured, Unfit> {
         let mut out = vec![Vec::new(); self.0.to.parts().len()];
-        self.0.to.encode(&Known::Nothing, at, x, &mut out)?;
+        self.0.to.encode(&Slab::new(&Known::Nothing, at), x, &mut out)?;
         Ok(Measured::default())
     }
 
@@ -378,7 +404,18 @@ impl Scan for TryScan<'_> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn encode(scheme: Scheme, shape: &[u64], x: &[f32]) -> Result<Vec<Vec<u8>>> {
-    let codec = scheme.codec(shape)?;
+    encode_weighted(scheme, shape, x, None)
+}
+
+/// [`encode`] with the importance of each element, if there is any.
+///
+/// # Errors
+/// As [`encode`]; also if there are not as many weights as elements.
+pub fn encode_weighted(scheme: Scheme, shape: &[u64], x: &[f32], importance: Option<&[f32]>) -> Result<Vec<Vec<u8>>> {
+    let codec = scheme.codec_of(shape, importance.is_some())?;
+    if importance.is_some_and(|weights| weights.len() != x.len()) {
+        return Err(Error::request("needs as many weights as elements"));
+    }
     if crate::dtype::n_elements(shape) != Some(x.len() as u64) {
         return Err(Error::request(format!("shape {shape:?} does not have {} elements", x.len())));
     }
@@ -391,7 +428,7 @@ pub fn encode(scheme: Scheme, shape: &[u64], x: &[f32]) -> Result<Vec<Vec<u8>>> 
         }
     };
     let mut out = vec![Vec::new(); codec.parts().len()];
-    codec.encode(&known, 0, &mut x.to_vec(), &mut out).map_err(refused)?;
+    codec.encode(&Slab { known: &known, at: 0, importance }, &mut x.to_vec(), &mut out).map_err(refused)?;
     for (i, part) in codec.parts().iter().enumerate() {
         if let Fill::Whole { .. } = part.fill {
             out[i] = codec.whole(i, &known);

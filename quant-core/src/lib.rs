@@ -6,6 +6,7 @@
 //! | [`Codec`] | **how**: the arithmetic of one tensor, and the parts it consists of |
 //! | [`source::Source`] | an opened checkpoint |
 //! | [`recipe::Recipe`] | **which** scheme for which tensor |
+//! | [`mix`] | the same, as llama-quantize chooses |
 //! | [`plan::Plan`] | every decision, before the first byte |
 //! | [`sink::Sink`] | a checkpoint being written, at offsets known from the plan |
 //! | [`convert::Pass`] | the loop |
@@ -20,6 +21,8 @@ pub mod codec;
 pub mod convert;
 pub mod dtype;
 pub mod error;
+pub mod ggml;
+pub mod mix;
 pub mod plan;
 pub mod recipe;
 pub mod scheme;

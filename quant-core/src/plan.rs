@@ -3,10 +3,12 @@
 //! A plan says for each tensor of the output where it comes from, under which scheme it is stored, why, and how large each
 //! of its parts is. [`Plan::scan`] completes it with what only the numbers tell; after that it holds every size exactly.
 
-use crate::codec::{Fill, Known};
+use std::sync::Arc;
+
+use crate::codec::{Codec, Fill, Known};
 use crate::convert::{Budget, Pass};
 use crate::sink::Observer;
-use crate::source::{Role, Source, Tensor};
+use crate::source::{Importance, Role, Source, Tensor};
 use crate::{Dtype, Error, Result, Scheme};
 
 /// What a recipe wants for one tensor.
@@ -54,6 +56,8 @@ pub struct Planned {
     pub parts: Vec<PlannedPart>,
     /// What the first pass found out.
     pub known: Known,
+    /// How much each column matters, if there is an importance matrix and the scheme asks.
+    pub importance: Option<Arc<dyn Importance>>,
 }
 
 /// One part of an output tensor.
@@ -98,6 +102,22 @@ impl Planned {
         self.parts.iter().enumerate().find(|(_, p)| p.name == name)
     }
 
+    /// Plans one tensor: copied if it is stored as decided already, or holds data.
+    ///
+    /// # Errors
+    /// If the decision does not fit its shape.
+    pub fn new(source: usize, tensor: &Tensor, decision: Decision, view: View) -> Result<Planned> {
+        match decision.scheme {
+            Some(scheme) if tensor.is_weight() && !(view == View::Whole && scheme.reads_like(tensor.scheme)) => {
+                let planned = Planned::encoded(source, tensor, view, scheme, decision.reason);
+                planned.map_err(|e| Error::request(format!("tensor '{}': {e}", tensor.name)))
+            }
+            Some(_) if !tensor.is_weight() => Ok(Planned::copied(source, tensor, format!("{} is data", shown_data(tensor)))),
+            Some(_) => Ok(Planned::copied(source, tensor, format!("already {}", tensor.scheme))),
+            None => Ok(Planned::copied(source, tensor, decision.reason)),
+        }
+    }
+
     fn copied(source: usize, tensor: &Tensor, reason: String) -> Planned {
         let part = |p: &crate::source::Stored| PlannedPart {
             name: p.name.clone(),
@@ -119,6 +139,7 @@ impl Planned {
             copied: true,
             parts: tensor.parts.iter().map(part).collect(),
             known: Known::Nothing,
+            importance: None,
         }
     }
 
@@ -137,8 +158,13 @@ impl Planned {
         Ok(planned)
     }
 
+    /// The codec that encodes it.
+    pub(crate) fn codec(&self) -> Result<Box<dyn Codec>> {
+        self.scheme.codec_of(&self.shape, self.importance.is_some())
+    }
+
     fn encoded_parts(&self) -> Result<Vec<PlannedPart>> {
-        let codec = self.scheme.codec(&self.shape)?;
+        let codec = self.codec()?;
         let fill = |i: usize, fill: Fill| match fill {
             Fill::Stream { .. } => PartFill::Encoded,
             Fill::Whole { .. } => PartFill::Given(codec.whole(i, &self.known)),
@@ -151,6 +177,14 @@ impl Planned {
             fill: fill(i, p.fill),
         };
         Ok(codec.parts().iter().enumerate().map(part).collect())
+    }
+}
+
+/// What a tensor of data is, for people.
+fn shown_data(tensor: &Tensor) -> String {
+    match tensor.scheme {
+        Scheme::Opaque(_) => tensor.scheme.to_string(),
+        _ => tensor.dtype.to_string(),
     }
 }
 
@@ -171,14 +205,7 @@ impl Plan {
     pub fn new(source: &dyn Source, mut decide: impl FnMut(&Tensor) -> Result<(Decision, View)>) -> Result<Plan> {
         let plan = |(i, tensor): (usize, &Tensor)| {
             let (decision, view) = decide(tensor)?;
-            match decision.scheme {
-                Some(scheme) if tensor.is_weight() && !(view == View::Whole && scheme.reads_like(tensor.scheme)) => {
-                    Planned::encoded(i, tensor, view, scheme, decision.reason).map_err(|e| Error::request(format!("tensor '{}': {e}", tensor.name)))
-                }
-                Some(_) if !tensor.is_weight() => Ok(Planned::copied(i, tensor, format!("{} is data", tensor.dtype))),
-                Some(_) => Ok(Planned::copied(i, tensor, format!("already {}", tensor.scheme))),
-                None => Ok(Planned::copied(i, tensor, decision.reason)),
-            }
+            Planned::new(i, tensor, decision, view)
         };
         let tensors = source.tensors().iter().enumerate().map(plan).collect::<Result<_>>()?;
         Ok(Plan { tensors })

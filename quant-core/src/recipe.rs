@@ -82,13 +82,18 @@ impl Recipe {
         patterns.filter(|p| !tensors.iter().any(|t| p.is_match(&t.name))).map(Regex::as_str).collect()
     }
 
+    /// Why a tensor of this name is kept as it is stored, if a keep pattern matches.
+    pub fn kept(&self, name: &str) -> Option<String> {
+        self.keep.iter().find(|k| k.is_match(name)).map(|keep| format!("pattern '{keep}'"))
+    }
+
     /// What `tensor` becomes: kept if a keep pattern matches, else by the first rule that matches, else by the default.
     ///
     /// A dense default applies to all weights. A quantizing default applies to linear layers: embeddings, heads, norms,
     /// biases, experts and routers keep their numbers, as they do in bitsandbytes' integration into transformers 5.
     pub fn decide(&self, tensor: &Tensor) -> Decision {
-        if let Some(keep) = self.keep.iter().find(|k| k.is_match(&tensor.name)) {
-            return Decision { scheme: None, reason: format!("pattern '{keep}'") };
+        if let Some(reason) = self.kept(&tensor.name) {
+            return Decision { scheme: None, reason };
         }
         if let Some(rule) = self.rules.iter().find(|r| r.pattern.is_match(&tensor.name)) {
             return Decision { scheme: Some(rule.scheme), reason: format!("rule '{}'", rule.pattern) };

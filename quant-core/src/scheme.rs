@@ -7,12 +7,14 @@
 //! int8                                       LLM.int8(), row-wise
 //! int8-block  int8-block:256@cpu             dynamic 8-bit, block-wise
 //! nf4  nf4-dq  fp4:128  nf4-dq:64@cpu        4-bit codebooks, with double quantization
+//! q4_0  q6_k  iq4_xs  mxfp4                  block types of ggml
+//! ggml:99                                    a type number of GGUF that is only copied
 //! ```
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::Dtype;
+use crate::{Dtype, ggml};
 
 /// How the numbers of a tensor become bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -55,6 +57,10 @@ pub enum Scheme {
         /// Whose bytes.
         profile: Profile,
     },
+    /// A block type of ggml.
+    Ggml(ggml::Type),
+    /// A type number of GGUF whose bytes are only ever copied: unknown, or for activations only.
+    Opaque(u32),
 }
 
 /// A 4-bit codebook.
@@ -150,6 +156,8 @@ impl fmt::Display for Scheme {
                 let dq = if nested { "-dq" } else { "" };
                 format!("{}{dq}{}", book.name(), shown_block(block, FOUR_BIT_BLOCK, profile))
             }
+            Scheme::Ggml(ty) => ty.name().into(),
+            Scheme::Opaque(id) => format!("ggml:{id}"),
         };
         f.pad(&text)
     }
@@ -179,7 +187,7 @@ pub struct BadScheme {
 }
 
 const KNOWN: &str = "known are f64 f32 f16 bf16 f8_e4m3 f8_e5m2, affine2…affine8, absmax2…absmax8, int8, int8-block, nf4, nf4-dq, fp4, fp4-dq, \
-                     with :BLOCK (or :row, :tensor for affine and absmax) and @cpu";
+                     the types of ggml (q4_0, q6_k, iq4_xs, …), with :BLOCK (or :row, :tensor for affine and absmax) and @cpu";
 
 impl FromStr for Scheme {
     type Err = BadScheme;
@@ -226,8 +234,14 @@ fn parse_name(name: &str, group: Option<&str>) -> Result<Scheme, String> {
     if let Some(bits) = name.strip_prefix("absmax") {
         return Ok(Scheme::Absmax { bits: linear_bits(bits)?, group: linear_group(group)? });
     }
+    if let ("ggml", Some(id)) = (name, group) {
+        return id.parse().map(Scheme::Opaque).map_err(|_| format!("'{id}' is not the number of a type"));
+    }
     if group.is_some() {
         return Err(format!("'{name}' takes no block size; {KNOWN}"));
+    }
+    if let Ok(ty) = name.parse() {
+        return Ok(Scheme::Ggml(ty));
     }
     if name == "int8" {
         return Ok(Scheme::Int8);
@@ -285,6 +299,9 @@ mod tests {
             "nf4-dq:4096@cpu",
             "fp4:32",
             "fp4-dq@cpu",
+            "q4_k",
+            "iq2_xxs",
+            "ggml:99",
         ];
         for text in texts {
             assert_eq!(text.parse::<Scheme>().unwrap().to_string(), text);

@@ -47,6 +47,7 @@ impl Tensor {
     pub fn is_weight(&self) -> bool {
         match self.scheme {
             Scheme::Dense(dtype) => dtype.is_weight(),
+            Scheme::Opaque(_) => false,
             _ => true,
         }
     }
@@ -112,6 +113,15 @@ impl Role {
             Role::Data => "data",
         }
     }
+}
+
+/// How much each column of a tensor matters, read as it is needed. From an importance matrix.
+pub trait Importance: Send + Sync + std::fmt::Debug {
+    /// Fills `out` with the importance of the columns from `at` on; those of expert `e` of a stack begin at `e * row length`.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn read(&self, at: u64, out: &mut [f32]) -> Result<()>;
 }
 
 /// An opened checkpoint: names, shapes, schemes, and a way to read bytes.

@@ -43,7 +43,7 @@ pub fn open(choice: Choice) -> Result<&'static dyn Backend> {
 #[cfg(test)]
 mod tests {
     use quant_core::Codec;
-    use quant_core::codec::{Known, Tally, Unfit};
+    use quant_core::codec::{Slab, Tally, Unfit};
 
     use super::*;
 
@@ -55,8 +55,8 @@ mod tests {
             "wrong"
         }
 
-        fn encode(&self, codec: &dyn Codec, known: &Known, at: u64, x: &mut [f32], out: &mut [Vec<u8>]) -> std::result::Result<Tally, Unfit> {
-            let tally = codec.encode(known, at, x, out)?;
+        fn encode(&self, codec: &dyn Codec, slab: &Slab<'_>, x: &mut [f32], out: &mut [Vec<u8>]) -> std::result::Result<Tally, Unfit> {
+            let tally = codec.encode(slab, x, out)?;
             if let Some(last) = out[0].last_mut() {
                 *last ^= 1;
             }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use quant_core::source::{Source, Tensor};
 use quant_core::{Error, Result};
+use serde::{Deserialize, Serialize};
 
+use crate::gguf;
 use crate::input::{Identity, Input};
 
 /// A container format.
@@ -19,6 +21,8 @@ pub enum Format {
     Hf,
     /// A BQT file.
     Bqt,
+    /// A GGUF file, or a set of GGUF shards.
+    Gguf,
 }
 
 impl Format {
@@ -28,6 +32,7 @@ impl Format {
             Format::Safetensors => "safetensors",
             Format::Hf => "Hugging Face",
             Format::Bqt => "BQT",
+            Format::Gguf => "GGUF",
         }
     }
 }
@@ -57,9 +62,11 @@ pub struct SideFile {
     pub at: At,
 }
 
-/// How the tensors lay in safetensors files, complete enough to write those files again byte for byte.
+/// How the tensors lay in safetensors or GGUF files, complete enough to write those files again byte for byte.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
+    /// The format of the files.
+    pub format: OriginFormat,
     /// The files. The name is empty for a model that was one file on its own.
     pub files: Vec<OriginFile>,
     /// For each tensor, for each part: its file, and its offset from the start of that file. None for derived parts.
@@ -68,15 +75,39 @@ pub struct Origin {
     pub index: Option<SideFile>,
 }
 
-/// One safetensors file of an [`Origin`].
+/// The format of the files of an [`Origin`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OriginFormat {
+    /// safetensors.
+    #[default]
+    Safetensors,
+    /// GGUF.
+    Gguf,
+}
+
+/// One file of an [`Origin`]. Head, parts and gaps tile it.
 #[derive(Clone, Debug)]
 pub struct OriginFile {
     /// Its name in the model's folder.
     pub name: String,
     /// Its size.
     pub n_bytes: u64,
-    /// Everything before the data: length and header.
+    /// Everything before the data: the header and its padding.
     pub head: SideFile,
+    /// What lies between and after the tensors, by offset.
+    pub gaps: Vec<Gap>,
+}
+
+/// Bytes of a file of an [`Origin`] that belong to no tensor, such as padding.
+#[derive(Clone, Debug)]
+pub struct Gap {
+    /// Where they lie, from the start of the file of the origin.
+    pub offset: u64,
+    /// How many they are.
+    pub n_bytes: u64,
+    /// Where they can be read.
+    pub at: At,
 }
 
 /// A place in a file of an [`Origin`].
@@ -102,15 +133,51 @@ pub struct Checkpoint {
     pub inputs: Vec<Input>,
     /// The metadata of the container, in order.
     pub metadata: Vec<(String, String)>,
+    /// The typed metadata of GGUF, in order; of a set of shards, that of the first.
+    pub kv: Vec<gguf::Entry>,
     /// The files carried along.
     pub side_files: Vec<SideFile>,
-    /// How to write the safetensors files again that these tensors came in.
+    /// How to write the files again that these tensors came in.
     pub origin: Option<Origin>,
     /// What a user should know: files that are not carried along, totals that do not add up.
     pub notes: Vec<String>,
 }
 
+impl Origin {
+    /// The same origin with only those gaps that hold anything but zeros.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub(crate) fn without_zero_gaps(&self, checkpoint: &Checkpoint) -> Result<Origin> {
+        let mut origin = self.clone();
+        for file in &mut origin.files {
+            let mut kept = Vec::new();
+            for gap in file.gaps.drain(..) {
+                if !checkpoint.is_zero(&gap.at, gap.n_bytes)? {
+                    kept.push(gap);
+                }
+            }
+            file.gaps = kept;
+        }
+        Ok(origin)
+    }
+}
+
 impl Checkpoint {
+    /// Whether `n_bytes` bytes that lie at `at` are all zero.
+    fn is_zero(&self, at: &At, n_bytes: u64) -> Result<bool> {
+        const PIECE: u64 = 1 << 16;
+        let mut buffer = vec![0; n_bytes.min(PIECE) as usize];
+        for start in (0..n_bytes).step_by(PIECE as usize) {
+            let piece = &mut buffer[..(n_bytes - start).min(PIECE) as usize];
+            self.read_at(at, start, piece)?;
+            if piece.iter().any(|&b| b != 0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Reads bytes that lie at `at`, from `offset` on.
     ///
     /// # Errors

@@ -4,18 +4,21 @@ use std::path::Path;
 
 use quant_core::codec::Tally;
 use quant_core::convert::{Budget, Pass};
-use quant_core::plan::{Plan, View};
+use quant_core::plan::{Plan, Planned, View};
 use quant_core::recipe::Recipe;
 use quant_core::sink::Observer;
 use quant_core::source::{Role, Tensor};
 use quant_core::{Dtype, Error, Result, Scheme};
 
-use crate::checkpoint::{At, Checkpoint, SideFile};
+use crate::checkpoint::{At, Checkpoint, Origin, OriginFormat, SideFile};
+use crate::gguf::{self, Edit, Entry, Mix, Shards};
 use crate::hf::config::{self, Bnb, Config};
 use crate::hf::roles::{Layer, skip_modules};
-
+use crate::input::Identity;
 use crate::output::Staged;
+use crate::placed::{self, Placed};
 use crate::safetensors::layout::Layout;
+use crate::safetensors::read::MODEL;
 use crate::safetensors::write::{self as st, MAX_SHARD};
 use crate::{Format, bqt};
 
@@ -31,9 +34,22 @@ pub enum Target {
     Safetensors,
     /// A BQT file.
     Bqt,
+    /// A GGUF file.
+    Gguf,
+    /// A folder with a set of GGUF shards.
+    GgufSet,
 }
 
 impl Target {
+    /// Whether the output is a folder.
+    pub fn is_folder(self) -> bool {
+        matches!(self, Target::Hf | Target::GgufSet)
+    }
+
+    fn is_gguf(self) -> bool {
+        matches!(self, Target::Gguf | Target::GgufSet)
+    }
+
     /// The form that the name of an output asks for: by its ending, else a folder.
     ///
     /// # Errors
@@ -43,9 +59,9 @@ impl Target {
         match ending.as_ref().and_then(|e| e.to_str()) {
             Some("safetensors") => Ok(Target::Safetensors),
             Some("bqt") => Ok(Target::Bqt),
-            Some("gguf") => Err(Error::request(format!("{}: writing GGUF is not yet possible", path.display()))),
+            Some("gguf") => Ok(Target::Gguf),
             Some(other) if NOT_WRITTEN.contains(&other) => {
-                Err(Error::request(format!("{}: .{other} is not written; name a .safetensors or .bqt file, or a folder", path.display())))
+                Err(Error::request(format!("{}: .{other} is not written; name a .gguf, .safetensors or .bqt file, or a folder", path.display())))
             }
             _ => Ok(Target::Hf),
         }
@@ -61,8 +77,16 @@ pub struct Request {
     pub recipe_text: Option<String>,
     /// The form of the output.
     pub target: Target,
+    /// Types in the terms of llama-quantize. Then the recipe only says what is kept.
+    pub mix: Option<Mix>,
+    /// Changes to the metadata of GGUF, in order.
+    pub edits: Vec<Edit>,
     /// Bytes of tensor data in one file of a folder; by default those of transformers, or the files as they were.
     pub max_shard: Option<u64>,
+    /// Tensors in one file of a set of GGUF shards.
+    pub max_shard_tensors: Option<u64>,
+    /// Whether a set of GGUF shards keeps the tensors of each shard.
+    pub keep_split: bool,
     /// Whether an existing output is replaced.
     pub force: bool,
     /// Whether tensors with NaN or infinities are kept as they are instead of refused.
@@ -74,7 +98,19 @@ pub struct Request {
 impl Request {
     /// A request that changes nothing but the form.
     pub fn new(target: Target) -> Request {
-        Request { recipe: Recipe::default(), recipe_text: None, target, max_shard: None, force: false, keep_unfit: false, budget: Budget::default() }
+        Request {
+            recipe: Recipe::default(),
+            recipe_text: None,
+            target,
+            mix: None,
+            edits: Vec::new(),
+            max_shard: None,
+            max_shard_tensors: None,
+            keep_split: false,
+            force: false,
+            keep_unfit: false,
+            budget: Budget::default(),
+        }
     }
 }
 
@@ -83,9 +119,7 @@ impl Request {
 /// # Errors
 /// If the request does not fit the model or the form of the output.
 pub fn plan(checkpoint: &Checkpoint, request: &Request) -> Result<Plan> {
-    if request.max_shard.is_some() && request.target != Target::Hf {
-        return Err(Error::request("--max-shard-size needs a folder as output"));
-    }
+    refuse_contradictions(request)?;
     let config = config_of(checkpoint);
     let foreign = foreign_method(config.as_ref());
     let decide = |tensor: &Tensor| {
@@ -93,7 +127,11 @@ pub fn plan(checkpoint: &Checkpoint, request: &Request) -> Result<Plan> {
         let view = decision.scheme.map_or(View::Whole, |scheme| view(tensor, scheme));
         Ok((decision, view))
     };
-    let plan = Plan::new(checkpoint, decide)?;
+    let plan = match &request.mix {
+        Some(mix) => gguf::quantize::plan(checkpoint, mix, &|name| request.recipe.kept(name))?,
+        None => Plan::new(checkpoint, decide)?,
+    };
+    refuse_unweighted(&plan)?;
     if let (Some(method), Some(t)) = (foreign, plan.tensors.iter().find(|t| !t.copied)) {
         let name = &t.name;
         return Err(Error::file(
@@ -101,14 +139,74 @@ pub fn plan(checkpoint: &Checkpoint, request: &Request) -> Result<Plan> {
             format!("is quantized with '{method}', which can be copied but not decoded; '{name}' would change"),
         ));
     }
-    if request.target != Target::Bqt {
-        Layout::new(&plan, checkpoint, MAX_SHARD)?;
+    match request.target {
+        Target::Bqt => {}
+        Target::Gguf | Target::GgufSet => drop(gguf_layout(checkpoint, &plan, request, "")?),
+        Target::Safetensors | Target::Hf => drop(Layout::new(&plan, checkpoint, MAX_SHARD)?),
     }
     if request.target == Target::Hf {
         fit_transformers(&plan)?;
         edited_config(checkpoint, &plan, request.target)?;
     }
     Ok(plan)
+}
+
+/// Refuses types whose quantizer does not work without an importance matrix.
+fn refuse_unweighted(plan: &Plan) -> Result<()> {
+    let lacks = |t: &&Planned| !t.copied && t.importance.is_none() && matches!(t.scheme, Scheme::Ggml(ty) if ty.needs_importance());
+    match plan.tensors.iter().find(lacks) {
+        Some(t) => {
+            let what = format!("tensor '{}': {} needs the importance of its columns", t.name, t.scheme);
+            Err(Error::request(format!("{what}; give --type with a mix and --imatrix")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Refuses options that do not fit the form of the output.
+fn refuse_contradictions(request: &Request) -> Result<()> {
+    let is_set = request.target == Target::GgufSet;
+    if request.max_shard.is_some() && !(is_set || request.target == Target::Hf) {
+        return Err(Error::request("--max-shard-size needs a folder as output (for GGUF shards: a folder and --to gguf)"));
+    }
+    if (request.max_shard_tensors.is_some() || request.keep_split) && !is_set {
+        return Err(Error::request("several GGUF shards need a folder as output: name one, and give --to gguf"));
+    }
+    if !request.edits.is_empty() && !request.target.is_gguf() {
+        return Err(Error::request("--set and --remove change the metadata of GGUF; name a .gguf file as output"));
+    }
+    Ok(())
+}
+
+/// The layout of a GGUF output, whose shards are named after `stem`.
+fn gguf_layout(checkpoint: &Checkpoint, plan: &Plan, request: &Request, stem: &str) -> Result<gguf::Layout> {
+    let kv = gguf_kv(checkpoint, plan, request)?;
+    let shards = match request.target {
+        Target::GgufSet if request.max_shard.is_none() && request.max_shard_tensors.is_none() => {
+            let (files, n) = gguf::quantize::shards_of(checkpoint, plan);
+            Shards::Given(files, n)
+        }
+        Target::GgufSet => {
+            Shards::Limits { n_bytes: request.max_shard.unwrap_or(u64::MAX), n_tensors: request.max_shard_tensors.unwrap_or(u64::MAX) }
+        }
+        _ => Shards::One,
+    };
+    // Editing metadata leaves everything else as it is; what is laid out anew is written as llama.cpp does.
+    let keep_dims = request.mix.is_none() && matches!(shards, Shards::One);
+    gguf::Layout::new(plan, &kv, &shards, stem, keep_dims)
+}
+
+/// The metadata of a GGUF output.
+fn gguf_kv(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Result<Vec<Entry>> {
+    let mut kv = match &request.mix {
+        Some(mix) => gguf::quantize::kv(checkpoint, mix, plan),
+        None => checkpoint.kv.clone(),
+    };
+    if request.mix.is_none() && request.target == Target::Gguf {
+        gguf::layout::merged(&mut kv);
+    }
+    request.edits.iter().try_for_each(|edit| edit.apply(&mut kv))?;
+    Ok(kv)
 }
 
 /// bitsandbytes stores linear layers as \[out, in\], so Conv1D weights are turned on the way there and back.
@@ -226,9 +324,13 @@ pub struct Outcome {
 /// # Errors
 /// If a scheme has no place in the form of the output.
 pub fn size(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Result<u64> {
-    let beside = side_files(checkpoint, plan, request.target)?;
+    let beside = side_files(checkpoint, plan, request)?;
     match request.target {
-        Target::Bqt => bqt::Writer::size(plan, &contents(checkpoint, request, &beside)),
+        Target::Bqt => bqt::Writer::size(plan, &contents(checkpoint, request, &beside, bqt_origin(checkpoint)?.as_ref())),
+        Target::Gguf | Target::GgufSet if is_gguf_restored(plan, checkpoint, request) => {
+            Ok(placed::origin_of(checkpoint)?.files.iter().map(|f| f.n_bytes).sum())
+        }
+        Target::Gguf | Target::GgufSet => Ok(gguf_layout(checkpoint, plan, request, "")?.n_bytes()),
         Target::Safetensors => Ok(Layout::new(plan, checkpoint, u64::MAX)?.n_bytes()),
         Target::Hf => {
             let layout = Layout::new(plan, checkpoint, request.max_shard.unwrap_or(MAX_SHARD))?;
@@ -237,8 +339,13 @@ pub fn size(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Result<u
     }
 }
 
-fn contents<'a>(checkpoint: &'a Checkpoint, request: &'a Request, side_files: &'a [SideFile]) -> bqt::Contents<'a> {
-    bqt::Contents { checkpoint, recipe: request.recipe_text.as_deref(), metadata: &checkpoint.metadata, side_files, origin: true }
+fn contents<'a>(checkpoint: &'a Checkpoint, request: &'a Request, side_files: &'a [SideFile], origin: Option<&'a Origin>) -> bqt::Contents<'a> {
+    bqt::Contents { checkpoint, recipe: request.recipe_text.as_deref(), metadata: &checkpoint.metadata, side_files, origin }
+}
+
+/// How a BQT file says that the original files are written again.
+fn bqt_origin(checkpoint: &Checkpoint) -> Result<Option<Origin>> {
+    checkpoint.origin.as_ref().map(|origin| origin.without_zero_gaps(checkpoint)).transpose()
 }
 
 /// Checks that the output may be created where it is asked for, and that there is room. Creates nothing.
@@ -247,7 +354,12 @@ fn contents<'a>(checkpoint: &'a Checkpoint, request: &'a Request, side_files: &'
 /// What [`run`] would refuse before it reads any weight.
 pub fn check(checkpoint: &Checkpoint, plan: &Plan, request: &Request, output: &Path) -> Result<()> {
     let expected = size(checkpoint, plan, request)?;
-    Staged::check(output, request.target == Target::Hf, expected, request.force, &checkpoint.identities()?)
+    if let Some((matrix, path)) = request.mix.as_ref().and_then(|mix| mix.importance.as_ref())
+        && Identity::of(output).is_ok_and(|there| there == matrix.identity())
+    {
+        return Err(Error::request(format!("{}: is the importance matrix {path}", output.display())));
+    }
+    Staged::check(output, request.target.is_folder(), expected, request.force, &checkpoint.identities()?)
 }
 
 /// Carries the plan out: scans, writes everything under a temporary name, checks that no input has changed, and commits.
@@ -260,23 +372,35 @@ pub fn run(checkpoint: &Checkpoint, plan: &mut Plan, request: &Request, output: 
     refuse_damaged(checkpoint, observer)?;
     plan.scan(checkpoint, &request.budget, request.keep_unfit, observer).map_err(|e| e.of(&checkpoint.path))?;
     let pass = Pass::new(checkpoint, plan, &request.budget)?;
-    let beside = side_files(checkpoint, plan, request.target)?;
+    let beside = side_files(checkpoint, plan, request)?;
     let tallies = if request.target == Target::Bqt {
-        let contents = contents(checkpoint, request, &beside);
+        let origin = bqt_origin(checkpoint)?;
+        let contents = contents(checkpoint, request, &beside, origin.as_ref());
         let writer = bqt::Writer::create(output, plan, &contents, request.force, &checkpoint.identities()?)?;
         let tallies = pass.run(plan, &writer, observer)?;
         let digests = pass.install(|| bqt::hash_sources(checkpoint, plan, observer))?;
-        checkpoint.check_unchanged()?;
+        check_unchanged(checkpoint, request)?;
         writer.finish(&digests)?;
         tallies
     } else {
-        let writer = safetensors_writer(checkpoint, plan, request, output, &beside)?;
+        let writer = match request.target {
+            Target::Gguf | Target::GgufSet => gguf_writer(checkpoint, plan, request, output)?,
+            _ => safetensors_writer(checkpoint, plan, request, output, &beside)?,
+        };
         let tallies = pass.run(plan, &writer, observer)?;
-        checkpoint.check_unchanged()?;
+        check_unchanged(checkpoint, request)?;
         writer.finish()?;
         tallies
     };
     Ok(Outcome { tallies })
+}
+
+/// Checks that nothing that was read has changed meanwhile.
+fn check_unchanged(checkpoint: &Checkpoint, request: &Request) -> Result<()> {
+    if let Some((matrix, _)) = request.mix.as_ref().and_then(|mix| mix.importance.as_ref()) {
+        matrix.check_unchanged()?;
+    }
+    checkpoint.check_unchanged()
 }
 
 /// A BQT file has checksums, so what is wrong with it need not be passed on.
@@ -294,22 +418,54 @@ fn refuse_damaged(checkpoint: &Checkpoint, observer: &dyn Observer) -> Result<()
     }
 }
 
+/// Whether the files that a checkpoint came in can be written again as they were.
+fn is_restorable(plan: &Plan, checkpoint: &Checkpoint, format: OriginFormat, folder: bool) -> bool {
+    let fits = |origin: &Origin| origin.format == format && (folder || origin.files.len() == 1);
+    plan.is_copy() && checkpoint.origin.as_ref().is_some_and(fits)
+}
+
 /// Begins a safetensors output: the files as they were, if that is what is asked for, else laid out anew.
-fn safetensors_writer(checkpoint: &Checkpoint, plan: &Plan, request: &Request, output: &Path, beside: &[SideFile]) -> Result<st::Writer> {
+fn safetensors_writer(checkpoint: &Checkpoint, plan: &Plan, request: &Request, output: &Path, beside: &[SideFile]) -> Result<Placed> {
     let folder = request.target == Target::Hf;
     let same_form = folder || checkpoint.format != Format::Hf;
-    if same_form && request.max_shard.is_none() && st::is_restorable(plan, checkpoint, folder) {
-        return st::Writer::restore(output, folder, checkpoint, request.force);
+    if same_form && request.max_shard.is_none() && is_restorable(plan, checkpoint, OriginFormat::Safetensors, folder) {
+        return Placed::restore(output, folder, MODEL, placed::origin_of(checkpoint)?, checkpoint, request.force);
     }
     let max_shard = if folder { request.max_shard.unwrap_or(MAX_SHARD) } else { u64::MAX };
     let layout = Layout::new(plan, checkpoint, max_shard)?;
-    st::Writer::create(output, folder, layout, checkpoint, if folder { beside } else { &[] }, request.force)
+    st::create(output, folder, layout, checkpoint, if folder { beside } else { &[] }, request.force)
 }
 
-/// The files beside the weights, config.json edited.
-fn side_files(checkpoint: &Checkpoint, plan: &Plan, target: Target) -> Result<Vec<SideFile>> {
+/// Whether a GGUF output is the files as they were.
+fn is_gguf_restored(plan: &Plan, checkpoint: &Checkpoint, request: &Request) -> bool {
+    let changes = request.mix.is_some() || !request.edits.is_empty() || request.max_shard.is_some() || request.max_shard_tensors.is_some();
+    let folder = request.target == Target::GgufSet;
+    let n_files = checkpoint.origin.as_ref().map_or(0, |origin| origin.files.len());
+    !changes && folder == (n_files > 1) && is_restorable(plan, checkpoint, OriginFormat::Gguf, folder)
+}
+
+/// Begins a GGUF output: the files as they were, if that is what is asked for, else laid out anew.
+fn gguf_writer(checkpoint: &Checkpoint, plan: &Plan, request: &Request, output: &Path) -> Result<Placed> {
+    let folder = request.target == Target::GgufSet;
+    let name = output.file_name().unwrap_or_default().to_string_lossy();
+    if is_gguf_restored(plan, checkpoint, request) {
+        return Placed::restore(output, folder, &name, placed::origin_of(checkpoint)?, checkpoint, request.force);
+    }
+    let layout = gguf_layout(checkpoint, plan, request, &name)?;
+    gguf::write::create(output, folder, layout, checkpoint, request.force)
+}
+
+/// The files beside the weights, config.json edited. In BQT the metadata of GGUF is one of them, unless the original header
+/// is stored.
+fn side_files(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Result<Vec<SideFile>> {
     let mut files = checkpoint.side_files.clone();
-    let config = edited_config(checkpoint, plan, target)?;
+    let has_head = is_restorable(plan, checkpoint, OriginFormat::Gguf, true);
+    if request.target == Target::Bqt && !checkpoint.kv.is_empty() && !has_head {
+        let bytes = gguf::write::metadata_only(&gguf_kv(checkpoint, plan, request)?, checkpoint)?;
+        files.retain(|f| f.name != bqt::GGUF_METADATA);
+        files.push(SideFile { name: bqt::GGUF_METADATA.into(), n_bytes: bytes.len() as u64, at: At::Bytes(bytes) });
+    }
+    let config = edited_config(checkpoint, plan, request.target)?;
     if let (Some(bytes), Some(file)) = (config, files.iter_mut().find(|f| f.name == "config.json")) {
         *file = SideFile { name: file.name.clone(), n_bytes: bytes.len() as u64, at: At::Bytes(bytes) };
     }

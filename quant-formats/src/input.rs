@@ -32,6 +32,21 @@ pub enum Io {
     Auto,
 }
 
+/// How a model is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// How its files are read.
+    pub io: Io,
+    /// Whether tensors of unknown types of GGUF are taken to reach as far as the next tensor, so that they can be copied.
+    pub unknown_types: bool,
+}
+
+impl From<Io> for Opening {
+    fn from(io: Io) -> Opening {
+        Opening { io, ..Opening::default() }
+    }
+}
+
 /// What makes a file itself, under whatever name: symlinks, hard links and bind mounts have it in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {

@@ -23,15 +23,17 @@ pub mod bnb;
 pub mod bqt;
 pub mod checkpoint;
 pub mod convert;
+pub mod gguf;
 pub mod hf;
 pub mod input;
 mod json;
 mod map;
 mod open;
 pub mod output;
+mod placed;
 pub mod python;
 pub mod safetensors;
 
 pub use checkpoint::{Checkpoint, Format};
-pub use input::Io;
+pub use input::{Io, Opening};
 pub use open::open;

@@ -13,6 +13,8 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
 enum Task {
+    /// Run all tests: those of the workspace, and the second opinion on GGUF files
+    Test,
     /// Measure encoding against memory's own speed and, if a Python with them is given, against the reference libraries
     Bench {
         /// A Python that has bitsandbytes, for the ratio in the same run
@@ -29,6 +31,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
+        Task::Test => test(),
         Task::Bench { python, threads, million } => bench::run(python.as_deref(), threads, million),
     };
     match done {
@@ -38,4 +41,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// All tests. The second opinion is no member of the workspace, so that its dependencies stay out of the program.
+fn test() -> Result<(), Box<dyn std::error::Error>> {
+    cargo(&["test", "--workspace"])?;
+    cargo(&["test", "--manifest-path", "tests/second-opinion/Cargo.toml", "--target-dir", "target/second-opinion"])
+}
+
+fn cargo(args: &[&str]) -> Result<(), Box<dyn std::error::Error>> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let status = std::process::Command::new(env!("CARGO")).args(args).current_dir(root).status()?;
+    if status.success() { Ok(()) } else { Err(format!("cargo {} failed", args.join(" ")).into()) }
 }

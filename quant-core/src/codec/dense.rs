@@ -17,7 +17,7 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::{Codec, Known, Part, Scan, Tally, Unfit};
+use super::{Codec, Known, Part, Scan, Slab, Tally, Unfit};
 use crate::Dtype;
 use crate::simd::widest;
 
@@ -50,7 +50,7 @@ impl Codec for Dense {
         Vec::new()
     }
 
-    fn encode(&self, _known: &Known, _at: u64, x: &mut [f32], out: &mut [Vec<u8>]) -> Result<Tally, Unfit> {
+    fn encode(&self, _slab: &Slab<'_>, x: &mut [f32], out: &mut [Vec<u8>]) -> Result<Tally, Unfit> {
         let out = &mut out[0];
         out.resize(x.len() * (self.dtype.bits() / 8) as usize, 0);
         let overflows = widest!((dtype: Dtype = self.dtype, x: &[f32] = x, out: &mut [u8] = out) -> u64 { encode(dtype, x, out) });
@@ -268,7 +268,7 @@ mod tests {
             let limit = f32::from_bits(largest(dtype).unwrap());
             let mut x = [limit, limit.next_down(), -limit, f32::INFINITY, f32::NAN, 1.0];
             let mut out = [Vec::new()];
-            let tally = Dense::new(dtype, &[6]).encode(&Known::Nothing, 0, &mut x, &mut out).unwrap();
+            let tally = Dense::new(dtype, &[6]).encode(&Slab::new(&Known::Nothing, 0), &mut x, &mut out).unwrap();
             let saturates = dtype == Dtype::F8E4M3;
             assert_eq!(tally.overflows, if saturates { 3 } else { 2 }, "{dtype}");
             let mut back = [0.0; 6];

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::packing::Packing;
-use super::{Codec, Known, Measured, Part, Scan, Tally, Unfit, f32_at};
+use super::{Codec, Known, Measured, Part, Scan, Slab, Tally, Unfit, f32_at};
 use crate::Dtype;
 use crate::simd::widest;
 
@@ -144,7 +144,7 @@ impl<K: Kernel> Groups<K> {
         widest!(<K: Kernel>(codec: &Groups<K> = self, at: u64 = at, x: &mut [f32] = x) -> Result<Measured, Unfit> {
             codec.kernel.prepare(at, x, &mut Tally::default())?;
             let groups = codec.pieces(at, x.len()).map(|(_, piece)| codec.kernel.measure(&x[piece])).collect();
-            Ok(Measured { first: at / codec.group, groups })
+            Ok(Measured { first: at / codec.group, groups, numbers: Vec::new() })
         })
     }
 
@@ -203,9 +203,9 @@ impl<K: Kernel> Codec for Groups<K> {
         self.kernel.table(self.parts[part].name)
     }
 
-    fn encode(&self, known: &Known, at: u64, x: &mut [f32], out: &mut [Vec<u8>]) -> Result<Tally, Unfit> {
+    fn encode(&self, slab: &Slab<'_>, x: &mut [f32], out: &mut [Vec<u8>]) -> Result<Tally, Unfit> {
         let mut tally = Tally::default();
-        let (codes, params) = self.quantize(known, at, x, &mut tally)?;
+        let (codes, params) = self.quantize(slab.known, slab.at, x, &mut tally)?;
         self.packing.pack(&codes, &mut out[0]);
         for (i, out) in out[1..=K::PARAMS].iter_mut().enumerate() {
             out.clear();

@@ -10,6 +10,7 @@
 pub mod dense;
 pub mod dynamic8;
 pub mod four_bit;
+mod ggml;
 mod groups;
 pub mod int8;
 pub mod linear;
@@ -28,22 +29,45 @@ pub trait Codec: Send + Sync {
     /// Slabs to encode start at multiples of so many elements, unless [`Codec::scan`] lets them start anywhere.
     fn granule(&self) -> u64;
 
+    /// Elements that must be together in a slab even where a scan lets slabs start within granules.
+    fn least_slab(&self) -> u64 {
+        8
+    }
+
     /// A first pass over the tensor, if encoding in slabs of at most `max_slab` elements needs one.
     fn scan(&self, max_slab: u64) -> Option<Box<dyn Scan + '_>>;
 
     /// The bytes of part `part`, which must be a [`Fill::Whole`].
     fn whole(&self, part: usize, known: &Known) -> Vec<u8>;
 
-    /// Encodes the elements from `at` on. May scribble on `x`.
+    /// Encodes the elements of a slab. May scribble on `x`.
     ///
     /// `out` has one buffer a part; each streamed part's buffer is replaced by the bytes of
-    /// [`Part::encoded`]`(at..at + x.len())`.
-    fn encode(&self, known: &Known, at: u64, x: &mut [f32], out: &mut [Vec<u8>]) -> std::result::Result<Tally, Unfit>;
+    /// [`Part::encoded`]`(slab.at..slab.at + x.len())`.
+    fn encode(&self, slab: &Slab<'_>, x: &mut [f32], out: &mut [Vec<u8>]) -> std::result::Result<Tally, Unfit>;
 
     /// Decodes the elements from `at` on, a multiple of 8.
     ///
     /// `parts` has one slice a part: the bytes of [`Part::decoded`]`(at..at + out.len())`, or the whole part.
     fn decode(&self, at: u64, parts: &[&[u8]], out: &mut [f32]);
+}
+
+/// What an encoder is told about a slab beside its numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Slab<'a> {
+    /// What a first pass found out about the tensor.
+    pub known: &'a Known,
+    /// The index of the slab's first element in the tensor.
+    pub at: u64,
+    /// The importance of each element, if there is an importance matrix.
+    pub importance: Option<&'a [f32]>,
+}
+
+impl<'a> Slab<'a> {
+    /// A slab without importance.
+    pub fn new(known: &'a Known, at: u64) -> Slab<'a> {
+        Slab { known, at, importance: None }
+    }
 }
 
 /// A named piece of an encoded tensor, such as its codes or its scales.
@@ -131,6 +155,8 @@ pub enum Known {
     Offset(f32),
     /// The statistics of every group: one pair each, least and greatest, or 0 and the greatest magnitude.
     Groups(Vec<[f32; 2]>),
+    /// The mean square of every row.
+    Rows(Vec<f32>),
 }
 
 /// A first pass over a tensor: slabs are measured in any order and folded in theirs.
@@ -148,6 +174,8 @@ pub trait Scan: Send + Sync {
 pub struct Measured {
     first: u64,
     groups: Vec<[f32; 2]>,
+    /// The numbers themselves, where only their sequence tells.
+    numbers: Vec<f32>,
 }
 
 /// An element that a scheme cannot hold.
@@ -209,14 +237,21 @@ impl Columns {
 impl Scheme {
     /// The codec of this scheme for a tensor of `shape` (row-major, last dimension contiguous).
     ///
-    /// This is *the* registry of codecs.
+    /// # Errors
+    /// If the scheme is a type that is data, not weights, the shape does not fit it, or overflows 64 bits.
+    pub fn codec(self, shape: &[u64]) -> Result<Box<dyn Codec>> {
+        self.codec_of(shape, false)
+    }
+
+    /// The codec for slabs that come with the importance of their elements, if `is_weighted`.
     ///
     /// # Errors
-    /// If the scheme is a dense type that is data, not weights, or the shape overflows 64 bits.
-    pub fn codec(self, shape: &[u64]) -> Result<Box<dyn Codec>> {
+    /// As [`Scheme::codec`].
+    pub fn codec_of(self, shape: &[u64], is_weighted: bool) -> Result<Box<dyn Codec>> {
         let n = crate::dtype::n_elements(shape)
             .filter(|&n| Dtype::F64.n_bytes(n).is_some())
             .ok_or_else(|| Error::request(format!("shape {shape:?} has more elements than 64-bit sizes allow")))?;
+        // This is *the* registry of codecs.
         Ok(match self {
             Scheme::Dense(dtype) if dtype.is_weight() => Box::new(dense::Dense::new(dtype, shape)),
             Scheme::Dense(dtype) => return Err(Error::request(format!("{dtype} holds data, not weights: it is only ever copied"))),
@@ -226,6 +261,8 @@ impl Scheme {
             Scheme::Int8Block { block, profile } => Box::new(dynamic8::codec(block, profile, shape, n)),
             Scheme::FourBit { book, block, nested: false, profile } => Box::new(four_bit::codec(book, block, profile, n)),
             Scheme::FourBit { book, block, nested: true, profile } => Box::new(nested::Nested::new(book, block, profile, n)),
+            Scheme::Ggml(ty) => ggml::codec(ty, shape, is_weighted)?,
+            Scheme::Opaque(_) => return Err(Error::request(format!("tensors of type {self} can be copied, but not encoded or decoded"))),
         })
     }
 }

@@ -17,7 +17,7 @@
 use super::dynamic8::{Dynamic8, MAP};
 use super::four_bit::{self, FourBit};
 use super::groups::{Groups, Kernel, absmax};
-use super::{Codec, Known, Measured, Part, Scan, Tally, Unfit, f32_at, f32_bytes};
+use super::{Codec, Known, Measured, Part, Scan, Slab, Tally, Unfit, f32_at, f32_bytes};
 use crate::Dtype;
 use crate::aten::Mean;
 use crate::scheme::{Book, Profile};
@@ -80,12 +80,12 @@ impl Codec for Nested {
         }
     }
 
-    fn encode(&self, known: &Known, at: u64, x: &mut [f32], out: &mut [Vec<u8>]) -> Result<Tally, Unfit> {
+    fn encode(&self, slab: &Slab<'_>, x: &mut [f32], out: &mut [Vec<u8>]) -> Result<Tally, Unfit> {
         // Only a tensor without elements is encoded without a scan.
-        let offset = if let Known::Offset(offset) = *known { offset } else { 0.0 };
-        debug_assert!(*known != Known::Nothing || x.is_empty(), "double quantization needs its scan first");
+        let offset = if let Known::Offset(offset) = *slab.known { offset } else { 0.0 };
+        debug_assert!(*slab.known != Known::Nothing || x.is_empty(), "double quantization needs its scan first");
         let mut tally = Tally::default();
-        let (codes, params) = self.inner.quantize(&Known::Nothing, at, x, &mut tally)?;
+        let (codes, params) = self.inner.quantize(&Known::Nothing, slab.at, x, &mut tally)?;
         self.inner.packing.pack(&codes, &mut out[0]);
         let scales: Vec<f32> = params.iter().map(|p| p[0] - offset).collect();
         let mut codes = vec![0; scales.len()];

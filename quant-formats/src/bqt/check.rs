@@ -10,6 +10,7 @@ use quant_core::{Dtype, Error, Result, Scheme};
 
 use super::ALIGN;
 use super::index::{Extent, FORMAT, Index, OriginEntry, Owner, PartEntry, TensorEntry};
+use crate::checkpoint::OriginFormat;
 
 /// The sizes that a chunk may have: powers of two from the alignment to 1 GiB.
 const CHUNKS: std::ops::RangeInclusive<u64> = ALIGN..=1 << 30;
@@ -104,6 +105,12 @@ impl Index {
     fn check_origin(&self) -> Checked {
         let Some(origin) = &self.origin else { return Ok(()) };
         let mut covered = vec![Vec::new(); origin.files.len()];
+        for (file, ranges) in origin.files.iter().zip(&mut covered) {
+            for &(offset, blob) in &file.gaps {
+                let blob = self.blobs.get(blob).ok_or_else(|| format!("origin: the blob {blob} does not exist"))?;
+                ranges.push((offset, blob.bytes));
+            }
+        }
         for part in self.tensors.iter().flat_map(|tensor| &tensor.parts) {
             let Some((file, offset)) = part.place else { continue };
             let ranges = covered.get_mut(file).ok_or_else(|| format!("origin: there is no file {file}"))?;
@@ -115,20 +122,26 @@ impl Index {
         covered.into_iter().enumerate().try_for_each(|(i, ranges)| self.check_origin_file(origin, i, ranges))
     }
 
-    /// The head and the parts that lay in a file must cover it: otherwise it could not be written again.
+    /// The head and what lay in a file after it must cover it: otherwise it could not be written again. What is not covered
+    /// in a GGUF file is padding of zeros.
     fn check_origin_file(&self, origin: &OriginEntry, i: usize, mut ranges: Vec<(u64, u64)>) -> Checked {
         let file = &origin.files[i];
         let head = self.blobs.get(file.head).ok_or_else(|| format!("origin: the head of file {i} does not exist"))?;
         ranges.retain(|&(_, len)| len > 0);
         ranges.sort_unstable();
         let mut end = head.bytes;
+        let may_pad = origin.format == OriginFormat::Gguf;
         for (offset, len) in ranges {
-            if offset != end {
+            if offset < end || (offset > end && !may_pad) {
                 return Err(format!("origin: file {i} has a part at byte {offset}, needed one at {end}"));
             }
-            end = end.checked_add(len).ok_or_else(|| format!("origin: file {i} is longer than 64-bit sizes allow"))?;
+            end = offset.checked_add(len).ok_or_else(|| format!("origin: file {i} is longer than 64-bit sizes allow"))?;
         }
-        if end == file.bytes { Ok(()) } else { Err(format!("origin: file {i} has {} bytes, its head and parts {end}", file.bytes)) }
+        if end == file.bytes || (may_pad && end < file.bytes) {
+            Ok(())
+        } else {
+            Err(format!("origin: file {i} has {} bytes, its head and parts {end}", file.bytes))
+        }
     }
 }
 
@@ -171,7 +184,8 @@ fn dtype_of(name: &str) -> Checked<Dtype> {
 /// weights by [`Tensor::check_parts`].
 fn check_dtype(tensor: &Tensor) -> Checked {
     let Scheme::Dense(dtype) = tensor.scheme else {
-        return if tensor.dtype.is_weight() { Ok(()) } else { Err(format!("{} cannot hold {}", tensor.scheme, tensor.dtype)) };
+        let is_opaque = matches!(tensor.scheme, Scheme::Opaque(_));
+        return if is_opaque || tensor.dtype.is_weight() { Ok(()) } else { Err(format!("{} cannot hold {}", tensor.scheme, tensor.dtype)) };
     };
     if dtype != tensor.dtype {
         return Err(format!("found type {}, needed {dtype} as its scheme says", tensor.dtype));

@@ -13,6 +13,7 @@ use super::ALIGN;
 use super::hash::Digest;
 use super::header::{HEADER, Header, INDEX_LIMIT, SUMMED};
 use super::json::{self, Distinct, Metadata, Object, Required};
+use crate::checkpoint::OriginFormat;
 use crate::input::Input;
 
 /// What the field `format` says.
@@ -84,9 +85,11 @@ pub(super) struct FileEntry {
     pub(super) at: Extent,
 }
 
-/// The safetensors files that the tensors came in.
+/// The files that the tensors came in.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct OriginEntry {
+    #[serde(default)]
+    pub(super) format: OriginFormat,
     #[serde(deserialize_with = "json::objects")]
     pub(super) files: Vec<OriginFileEntry>,
     #[serde(default, deserialize_with = "json::maybe_object")]
@@ -100,6 +103,9 @@ pub(super) struct OriginFileEntry {
     pub(super) bytes: u64,
     /// The blob that holds everything before its data.
     pub(super) head: usize,
+    /// What lies between the parts and is not zero: offsets, and blobs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) gaps: Vec<(u64, usize)>,
 }
 
 /// The index file beside them.

@@ -8,7 +8,7 @@ use super::hash::Digest;
 use super::index::{Extent, FORMAT, FileEntry, Index, OriginEntry, OriginFileEntry, OriginIndexEntry, PartEntry, SourceEntry, TensorEntry};
 use super::json::{KEYS_LIMIT, Metadata, RANK_LIMIT, Required};
 use super::{ALIGN, PIECE};
-use crate::checkpoint::{Checkpoint, Origin, SideFile};
+use crate::checkpoint::{Checkpoint, Gap, Origin, SideFile};
 
 /// What goes into a BQT file beside the tensors of the plan.
 #[derive(Clone, Copy)]
@@ -21,20 +21,21 @@ pub struct Contents<'a> {
     pub metadata: &'a [(String, String)],
     /// The files carried along. Places in files are those of `checkpoint`.
     pub side_files: &'a [SideFile],
-    /// Whether to store how the original safetensors files are written again. Done only if the plan copies every tensor
-    /// and the checkpoint has an [`Origin`].
-    pub origin: bool,
+    /// How the original files are written again. Stored only if the plan copies every tensor.
+    pub origin: Option<&'a Origin>,
 }
 
 impl<'a> Contents<'a> {
     /// The origin, if it is to be stored.
     fn origin(&self, plan: &Plan) -> Option<&'a Origin> {
-        self.checkpoint.origin.as_ref().filter(|_| self.origin && plan.is_copy())
+        self.origin.filter(|_| plan.is_copy())
     }
 
-    /// The bytes of each blob, in order: the heads of the original files, then their index.
-    pub(super) fn blobs(&self, plan: &Plan) -> Vec<&'a SideFile> {
-        let of_origin = |origin: &'a Origin| origin.files.iter().map(|file| &file.head).chain(&origin.index);
+    /// The bytes of each blob, in order: the heads of the original files, their index, what lies between their parts.
+    pub(super) fn blobs(&self, plan: &Plan) -> Vec<SideFile> {
+        let gap = |gap: &Gap| SideFile { name: String::new(), n_bytes: gap.n_bytes, at: gap.at.clone() };
+        let gaps = |origin: &'a Origin| origin.files.iter().flat_map(|file| &file.gaps).map(gap);
+        let of_origin = |origin: &'a Origin| origin.files.iter().map(|file| &file.head).chain(&origin.index).cloned().chain(gaps(origin));
         self.origin(plan).into_iter().flat_map(of_origin).collect()
     }
 }
@@ -104,10 +105,19 @@ fn tensor_entry(planned: &Planned, contents: &Contents<'_>, origin: Option<&Orig
 
 /// Blobs are numbered as [`Contents::blobs`] lists them.
 fn origin_entry(origin: &Origin) -> OriginEntry {
-    let file = |(head, file): (usize, &crate::checkpoint::OriginFile)| OriginFileEntry { name: file.name.clone(), bytes: file.n_bytes, head };
-    let files: Vec<OriginFileEntry> = origin.files.iter().enumerate().map(file).collect();
-    let blob = files.len();
-    OriginEntry { files, index: origin.index.as_ref().map(|index| OriginIndexEntry { name: index.name.clone(), blob }) }
+    let n_files = origin.files.len();
+    let mut next = n_files + usize::from(origin.index.is_some());
+    let mut gap = |gap: &Gap| {
+        next += 1;
+        (gap.offset, next - 1)
+    };
+    let mut file = |(head, file): (usize, &crate::checkpoint::OriginFile)| {
+        let gaps = file.gaps.iter().map(&mut gap).collect();
+        OriginFileEntry { name: file.name.clone(), bytes: file.n_bytes, head, gaps }
+    };
+    let files: Vec<OriginFileEntry> = origin.files.iter().enumerate().map(&mut file).collect();
+    let index = origin.index.as_ref().map(|index| OriginIndexEntry { name: index.name.clone(), blob: n_files });
+    OriginEntry { format: origin.format, files, index }
 }
 
 /// Gives every extent its offset, one after the other; returns where the last one ends.

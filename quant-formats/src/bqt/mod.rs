@@ -28,6 +28,7 @@ mod tests;
 pub use hash::{Digest, hash_sources};
 pub use header::MAGIC;
 pub use layout::Contents;
+pub(crate) use read::GGUF_METADATA;
 pub use read::{Provenance, SourceOf, open, provenance};
 pub use verify::{Damage, Report, Spot, verify};
 pub use write::Writer;

@@ -5,7 +5,8 @@ use quant_core::Result;
 use super::hash::Digest;
 use super::header::Header;
 use super::index::{Extent, Index, OriginEntry, PartEntry, SourceEntry, TensorEntry};
-use crate::checkpoint::{At, Checkpoint, Format, Origin, OriginFile, Place, SideFile};
+use crate::checkpoint::{At, Checkpoint, Format, Gap, Origin, OriginFile, OriginFormat, Place, SideFile};
+use crate::gguf::{self, Entry};
 use crate::input::Input;
 
 /// Opens a BQT file: header and index are checked whole, data is not read. [`super::verify`] reads that.
@@ -20,15 +21,18 @@ pub fn open(input: Input) -> Result<Checkpoint> {
     let tensors = index.check(input.path(), header.file_len - header.data_start())?;
     let base = header.data_start();
     let places = index.tensors.iter().map(|tensor| tensor.parts.iter().map(|part| at(&part.at, base)).collect()).collect();
-    let side_files = index.files.iter().map(|file| side_file(&file.name, &file.at, base)).collect();
+    let mut side_files: Vec<SideFile> = index.files.iter().map(|file| side_file(&file.name, &file.at, base)).collect();
+    let origin = index.origin.as_ref().map(|origin| origin_of(&index, origin, base));
+    let kv = gguf_metadata(&input, origin.as_ref(), &mut side_files)?;
     Ok(Checkpoint {
         format: Format::Bqt,
         path: input.path().to_path_buf(),
         tensors,
         places,
         inputs: vec![input],
-        origin: index.origin.as_ref().map(|origin| origin_of(&index, origin, base)),
+        origin,
         metadata: index.metadata.0,
+        kv,
         side_files,
         notes: Vec::new(),
     })
@@ -42,13 +46,33 @@ fn side_file(name: &str, extent: &Extent, base: u64) -> SideFile {
     SideFile { name: name.into(), n_bytes: extent.bytes, at: at(extent, base) }
 }
 
+/// The file that carries the metadata of GGUF where the original header is not stored.
+pub(crate) const GGUF_METADATA: &str = "metadata.gguf";
+
+/// The metadata of GGUF: that of the first original file, or that of the side file, which is no side file then.
+fn gguf_metadata(input: &Input, origin: Option<&Origin>, side_files: &mut Vec<SideFile>) -> Result<Vec<Entry>> {
+    let head = origin.filter(|origin| origin.format == OriginFormat::Gguf).and_then(|origin| origin.files.first()).map(|file| file.head.clone());
+    let carried = side_files.iter().position(|file| file.name == GGUF_METADATA).map(|i| side_files.remove(i));
+    match head.or(carried) {
+        Some(SideFile { at: At::File { offset, .. }, n_bytes, .. }) => gguf::metadata(input, offset..offset + n_bytes),
+        _ => Ok(Vec::new()),
+    }
+}
+
 /// The origin of a checked index.
 fn origin_of(index: &Index, origin: &OriginEntry, base: u64) -> Origin {
     let place = |part: &PartEntry| part.place.map(|(file, offset)| Place { file, offset });
     let places_of = |tensor: &TensorEntry| tensor.parts.iter().map(place).collect();
     let head = |name: &str, blob: usize| side_file(name, &index.blobs[blob], base);
-    let file = |file: &super::index::OriginFileEntry| OriginFile { name: file.name.clone(), n_bytes: file.bytes, head: head(&file.name, file.head) };
+    let gap = |&(offset, blob): &(u64, usize)| Gap { offset, n_bytes: index.blobs[blob].bytes, at: at(&index.blobs[blob], base) };
+    let file = |file: &super::index::OriginFileEntry| OriginFile {
+        name: file.name.clone(),
+        n_bytes: file.bytes,
+        head: head(&file.name, file.head),
+        gaps: file.gaps.iter().map(gap).collect(),
+    };
     Origin {
+        format: origin.format,
         files: origin.files.iter().map(file).collect(),
         places: index.tensors.iter().map(places_of).collect(),
         index: origin.index.as_ref().map(|index| head(&index.name, index.blob)),

@@ -90,7 +90,8 @@ impl Writer {
 
     fn write_files(&self, plan: &Plan, contents: &Contents<'_>) -> Result<()> {
         let n_parts = self.index.tensors.iter().map(|tensor| tensor.parts.len()).sum();
-        let files = contents.side_files.iter().chain(contents.blobs(plan));
+        let blobs = contents.blobs(plan);
+        let files = contents.side_files.iter().chain(&blobs);
         (n_parts..).zip(files).try_for_each(|(slot, file)| self.copy(slot, contents.checkpoint, file))
     }
 

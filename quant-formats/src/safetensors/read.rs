@@ -203,7 +203,7 @@ impl Model {
             }
         }
         let head = SideFile { name: name.into(), n_bytes: header.data_start, at: At::File { input: at, offset: 0 } };
-        self.origin.files.push(OriginFile { name: name.into(), n_bytes: input.len(), head });
+        self.origin.files.push(OriginFile { name: name.into(), n_bytes: input.len(), head, gaps: Vec::new() });
         self.inputs.push(input);
         Ok(())
     }
@@ -260,6 +260,7 @@ impl Model {
             places,
             inputs: self.inputs,
             metadata: self.metadata,
+            kv: Vec::new(),
             side_files: self.side_files,
             // Outputs are flat, so shards in sub-folders are laid out anew.
             origin: (!in_subfolders).then_some(self.origin),

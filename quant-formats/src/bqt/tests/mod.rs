@@ -64,6 +64,7 @@ fn checkpoint(tensors: Vec<(Tensor, Vec<At>)>) -> Checkpoint {
         inputs: vec![],
         metadata: vec![("b".into(), "ü\u{0}\"".into()), ("a".into(), String::new())],
         side_files: vec![side_file("config.json", b"{}"), side_file("empty", b"")],
+        kv: Vec::new(),
         origin: None,
         notes: vec![],
     }
@@ -74,7 +75,13 @@ fn side_file(name: &str, bytes: &[u8]) -> SideFile {
 }
 
 fn contents(checkpoint: &Checkpoint) -> Contents<'_> {
-    Contents { checkpoint, recipe: Some("* = nf4"), metadata: &checkpoint.metadata, side_files: &checkpoint.side_files, origin: true }
+    Contents {
+        checkpoint,
+        recipe: Some("* = nf4"),
+        metadata: &checkpoint.metadata,
+        side_files: &checkpoint.side_files,
+        origin: checkpoint.origin.as_ref(),
+    }
 }
 
 /// A plan that stores every tensor under `scheme`, or as it is.

@@ -4,6 +4,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::bqt::provenance;
+use crate::checkpoint::OriginFormat;
 
 fn part_bytes(checkpoint: &Checkpoint, tensor: usize, part: usize) -> Vec<u8> {
     let mut bytes = vec![0; checkpoint.tensors[tensor].parts[part].n_bytes as usize];
@@ -87,8 +88,9 @@ fn the_origin_comes_back() {
     let folder = tempfile::tempdir().unwrap();
     let mut made = checkpoint(vec![tensor("a", "f32", &[3]), tensor("b", "bf16", &[0]), tensor("c", "nf4:32", &[40])]);
     let place = |file, offset| Some(Place { file, offset });
-    let file = |name: &str, n_bytes, head: &[u8]| OriginFile { name: name.into(), n_bytes, head: side_file("", head) };
+    let file = |name: &str, n_bytes, head: &[u8]| OriginFile { name: name.into(), n_bytes, head: side_file("", head), gaps: Vec::new() };
     made.origin = Some(Origin {
+        format: OriginFormat::Safetensors,
         files: vec![file("one", 5 + 12, b"head1"), file("two", 3 + 20 + 8, b"hd2")],
         // The codebook of c is derived: it lies in neither file.
         places: vec![vec![place(0, 5)], vec![place(0, 17)], vec![place(1, 11), place(1, 3), None]],
