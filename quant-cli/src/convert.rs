@@ -91,6 +91,7 @@ pub fn run(args: &ConvertArgs) -> Result<Outcome> {
 fn notes(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Vec<String> {
     let unmatched = request.recipe.unmatched(&checkpoint.tensors).into_iter().map(|p| format!("the pattern '{p}' matches no tensor"));
     let mut notes: Vec<String> = unmatched.collect();
+    notes.extend(request.mix.as_ref().map(|m| mix::notes(m, checkpoint)).unwrap_or_default());
     let has_config = checkpoint.side_files.iter().any(|f| f.name == "config.json");
     if request.target == Target::Hf && !has_config && plan.tensors.iter().any(|t| t.scheme.is_quantized()) {
         notes.push("there is no config.json to describe the quantization in; transformers cannot load the result without one".into());
@@ -102,6 +103,9 @@ fn notes(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Vec<String>
     if is_file_of_tensors && !checkpoint.side_files.is_empty() {
         let names: Vec<&str> = checkpoint.side_files.iter().map(|f| f.name.as_str()).collect();
         notes.push(format!("the result holds tensors only; left behind: {}", names.join(", ")));
+    }
+    if matches!(request.target, Target::Gguf | Target::GgufSet) && checkpoint.kv.is_empty() {
+        notes.push("the source has no metadata of GGUF and its tensors keep their names: llama.cpp does not load the result as a model".into());
     }
     if matches!(request.target, Target::Safetensors | Target::Hf) && !checkpoint.kv.is_empty() {
         notes.push(format!(
@@ -177,7 +181,8 @@ fn rule(text: &str) -> Result<Rule> {
 }
 
 fn scheme(text: &str) -> Result<Scheme> {
-    let scheme = text.parse().map_err(|e: quant_core::scheme::BadScheme| Error::request(e.to_string()))?;
+    let unknown = |e: quant_core::scheme::BadScheme| Error::request(format!("{e}; or a mix of llama-quantize such as q4_k_m, iq3_xs"));
+    let scheme = text.parse().map_err(unknown)?;
     match scheme {
         Scheme::Ggml(_) => {
             Err(Error::request(format!("--type {text}: is the type of a tensor, not a mix; --tensor-type '.*={text}' gives it to all")))

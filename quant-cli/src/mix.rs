@@ -3,6 +3,7 @@
 use quant_core::mix::{Ftype, Options};
 use quant_core::recipe::pattern;
 use quant_core::{Error, Result, Scheme};
+use quant_formats::Checkpoint;
 use quant_formats::convert::Target;
 use quant_formats::gguf::imatrix::ImportanceMatrix;
 use quant_formats::gguf::{Edit, Entry, Kind, Mix};
@@ -50,6 +51,16 @@ pub fn of(args: &ConvertArgs, target: Target) -> Result<Option<Mix>> {
         keep_split: gguf.keep_split,
         allow_requantize: gguf.allow_requantize,
     }))
+}
+
+/// What a user should know about the rules of a mix.
+pub fn notes(mix: &Mix, checkpoint: &Checkpoint) -> Vec<String> {
+    let rules = &mix.options.rules;
+    if !rules.is_empty() && !mix.options.ftype.default_scheme().is_quantized() {
+        return vec!["--tensor-type has no effect on copy, f32, f16 and bf16, as in llama-quantize".into()];
+    }
+    let is_unmatched = |(pattern, _): &&(regex::Regex, Scheme)| !checkpoint.tensors.iter().any(|t| pattern.is_match(&t.name));
+    rules.iter().filter(is_unmatched).map(|(pattern, _)| format!("the pattern '{pattern}' matches no tensor")).collect()
 }
 
 /// Options that mean nothing without a mix are most likely a mistake.

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Runs `quant` where the committed model is called `tiny-llama`. Returns its exit code and everything it printed.
+/// Runs `quant` where the committed models are called `tiny-llama` and `tiny-llama.gguf`. Returns its exit code and everything it printed.
 fn shown(dir: &Path, args: &[&str]) -> String {
-    let model = dir.join("tiny-llama");
-    if !model.exists() {
-        std::os::unix::fs::symlink(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/data/tiny-llama"), &model).unwrap();
+    for name in ["tiny-llama", "tiny-llama.gguf", "tiny-llama.imatrix.gguf"] {
+        let link = dir.join(name);
+        if !link.exists() {
+            std::os::unix::fs::symlink(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(name), &link).unwrap();
+        }
     }
     let out = Command::new(env!("CARGO_BIN_EXE_quant")).args(args).current_dir(dir).env("NO_COLOR", "1").output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -50,6 +52,38 @@ fn convert() {
     let mixed = ["convert", "tiny-llama", "m.bqt", "--type", "affine4:32", "--tensor-type", "down_proj=affine8", "--keep", "layers.0", "--dry-run"];
     insta::assert_snapshot!("convert_dry_run", shown(dir.path(), &mixed));
     insta::assert_snapshot!("convert_int8", shown(dir.path(), &["convert", "tiny-llama", "out8", "--type", "int8"]));
+}
+
+#[test]
+fn gguf() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = [
+        "inspect tiny-llama.gguf",
+        "convert tiny-llama.gguf q4.gguf --type q4_k_m",
+        "convert tiny-llama.gguf iq2.gguf --type iq2_xs --imatrix tiny-llama.imatrix.gguf --tensor-type attn_k=q8_0 --dry-run",
+        "convert tiny-llama.gguf shards --to gguf --max-shard-tensors 20",
+        "convert q4.gguf named.gguf --set general.name=str:Another --set x.y=u8:7 --remove general.size_label",
+        "inspect named.gguf",
+        "convert q4.gguf q4.safetensors --type bf16",
+    ];
+    insta::assert_snapshot!(lines.map(|line| shown(dir.path(), &line.split(' ').collect::<Vec<_>>())).join("\n"));
+    let errors = [
+        "convert q4.gguf q3.gguf --type q3_k_m",
+        "convert tiny-llama.gguf o.gguf --type iq2_xs",
+        "convert tiny-llama.gguf o.gguf --type q4_k_q",
+        "convert tiny-llama.gguf o.gguf --type mxfp4",
+        "convert tiny-llama.gguf o.gguf --type q4_0 --tensor-type ffn_up=q8_1",
+        "convert tiny-llama.gguf o.gguf --type nf4",
+        "convert tiny-llama.gguf o.gguf --type q4_0 --prune-layers 7",
+        "convert tiny-llama.gguf o.gguf --imatrix tiny-llama.imatrix.gguf",
+        "convert tiny-llama.gguf o.gguf --max-shard-size 1MB",
+        "convert tiny-llama.gguf o.gguf --set general.alignment=u32:64",
+        "convert tiny-llama.gguf o.gguf --set x=u8:256",
+        "convert tiny-llama.gguf o.gguf --remove nothing",
+        "convert tiny-llama.gguf tiny-llama.imatrix.gguf --type q8_0 --imatrix tiny-llama.imatrix.gguf --force",
+        "inspect tiny-llama.gguf/",
+    ];
+    insta::assert_snapshot!("gguf_errors", errors.map(|line| shown(dir.path(), &line.split(' ').collect::<Vec<_>>())).join("\n"));
 }
 
 #[test]

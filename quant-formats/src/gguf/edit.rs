@@ -3,6 +3,7 @@
 use quant_core::{Error, Result};
 
 use super::entry::{Entry, Kind};
+use super::header::name_problem;
 
 /// A change to the metadata of a file.
 #[derive(Clone, Debug)]
@@ -25,8 +26,11 @@ impl Edit {
         let bad = |problem: &str| Error::request(format!("--set '{text}': {problem}"));
         let (key, typed) = text.split_once('=').ok_or_else(|| bad("needs KEY=TYPE:VALUE"))?;
         let (ty, value) = typed.split_once(':').ok_or_else(|| bad("needs KEY=TYPE:VALUE"))?;
-        if key.is_empty() || key.len() > 65_535 {
-            return Err(bad("the key needs 1 to 65535 bytes"));
+        if let Some(problem) = name_problem(key) {
+            return Err(bad(&format!("the key {problem}")));
+        }
+        if key.len() > 65_535 {
+            return Err(bad("the key has more than 65535 bytes"));
         }
         let (kind, bytes) = value_bytes(ty, value)
             .ok_or_else(|| bad("the type is not one of u8 u16 u32 u64 i8 i16 i32 i64 f32 f64 bool str, or the value does not fit it"))?;

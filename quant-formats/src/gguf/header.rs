@@ -167,15 +167,21 @@ fn entries(cursor: &mut Cursor, n: u64) -> Result<(Vec<Entry>, u64)> {
 fn name(cursor: &mut Cursor, max: u64, what: &str) -> Result<String> {
     let at = cursor.offset();
     let len = cursor.len(max, what)?;
-    let name = cursor.text(len, what)?;
-    if name.is_empty() {
-        return Err(cursor.bad(at, format!("{what} is empty")));
+    let name = cursor.text(len, what)?.to_owned();
+    match name_problem(&name) {
+        Some(problem) => Err(cursor.bad(at, format!("{what} {problem}"))),
+        None => Ok(name),
     }
-    // To readers in C it would be the same as what stands before the NUL.
-    if name.contains('\0') {
-        return Err(cursor.bad(at, format!("{what} has a NUL in it")));
+}
+
+/// Why a name of a key or a tensor cannot be one, if so.
+pub(super) fn name_problem(name: &str) -> Option<&'static str> {
+    match name {
+        "" => Some("is empty"),
+        // To readers in C it would be the same as what stands before the NUL.
+        _ if name.contains('\0') => Some("has a NUL in it"),
+        _ => None,
     }
-    Ok(name)
 }
 
 /// A key for messages: whole if it is short.

@@ -2,11 +2,12 @@
 //!
 //! Source: `gguf_write_to_buf` of ggml 0.25.3 for the order of things, `llama-gguf-split` of the same llama.cpp for shards.
 
+use quant_core::error::Printable;
 use quant_core::plan::{Plan, Planned};
-use quant_core::{Error, Result, ggml};
+use quant_core::{Error, Result, Scheme, ggml};
 
 use super::entry::{Entry, Kind, find};
-use super::header::MAX_NAME;
+use super::header::{MAX_NAME, name_problem};
 use crate::checkpoint::Place;
 
 /// The alignment of files that do not say.
@@ -188,8 +189,10 @@ fn too_long(name: &str) -> Error {
 fn info(tensor: usize, planned: &Planned, offset: u64, keep_dims: bool) -> Result<Info> {
     let name = &planned.name;
     let type_id = ggml::id_of(planned.scheme).ok_or_else(|| {
-        let scheme = planned.scheme;
-        Error::request(format!("tensor '{name}': GGUF has no type for {scheme}; choose one with --type, such as bf16, q8_0 or q4_k_m"))
+        let (scheme, name) = (planned.scheme, Printable(name));
+        let is_data = matches!(scheme, Scheme::Dense(dtype) if !dtype.is_weight());
+        let hint = if is_data { "which is data and only copied" } else { "choose one with --type, such as bf16, q8_0 or q4_k_m" };
+        Error::request(format!("tensor '{name}': GGUF has no type for {scheme}, {hint}"))
     })?;
     let mut dims: Vec<u64> = planned.shape.iter().rev().copied().collect();
     while !keep_dims && dims.len() > 1 && dims.last() == Some(&1) {
@@ -198,8 +201,12 @@ fn info(tensor: usize, planned: &Planned, offset: u64, keep_dims: bool) -> Resul
     if dims.is_empty() {
         dims.push(1);
     }
+    if let Some(problem) = name_problem(name) {
+        return Err(Error::request(format!("tensor '{}': its name {problem}, which GGUF does not allow", Printable(name))));
+    }
     if name.len() as u64 > MAX_NAME {
-        return Err(Error::request(format!("tensor '{name}': its name has {} bytes, in GGUF a name has at most {MAX_NAME}", name.len())));
+        let (name, n) = (Printable(name), name.len());
+        return Err(Error::request(format!("tensor '{name}': its name has {n} bytes, in GGUF a name has at most {MAX_NAME}")));
     }
     if dims.len() > MAX_DIMS {
         return Err(Error::request(format!("tensor '{name}': found {} dimensions, a GGUF tensor has at most {MAX_DIMS}", dims.len())));
