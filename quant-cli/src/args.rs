@@ -66,6 +66,9 @@ pub struct InspectArgs {
 pub struct VerifyArgs {
     /// A model of any format that is read
     pub path: PathBuf,
+    /// Open GGUF files with tensors of unknown types
+    #[arg(long)]
+    pub unknown_types: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -139,9 +142,6 @@ pub struct ConvertArgs {
     /// Bytes of tensor data in one file of a folder, in decimal units
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_shard_size: Option<u64>,
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "a comment here would be shown as the help of the command")]
-    pub gguf: GgufArgs,
     /// Threads; the processor's by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -160,6 +160,9 @@ pub struct ConvertArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a comment here would be shown as the help of the command")]
+    pub gguf: GgufArgs,
 }
 
 /// Options that GGUF has, under the names of llama-quantize where that has them.
@@ -173,10 +176,10 @@ pub struct GgufArgs {
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
     /// Use only the entries of the importance matrix whose name contains this; repeatable
-    #[arg(long, value_name = "NAME", conflicts_with = "exclude_weights")]
+    #[arg(long, value_name = "NAME", conflicts_with = "exclude_weights", requires = "imatrix")]
     pub include_weights: Vec<String>,
     /// Do not use the entries of the importance matrix whose name contains this; repeatable
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "imatrix")]
     pub exclude_weights: Vec<String>,
     /// The type of output.weight
     #[arg(long, value_name = "TYPE")]

@@ -11,6 +11,7 @@ use quant_core::scheme::Profile;
 use quant_core::{Dtype, Error, Result, Scheme};
 use quant_formats::Checkpoint;
 use quant_formats::convert::{self, Request, Target};
+use quant_formats::gguf::{self, find_entry};
 use quant_formats::input::Input;
 use serde::Serialize;
 
@@ -58,9 +59,14 @@ struct Row {
 /// Runs the command.
 pub fn run(args: &ConvertArgs) -> Result<Outcome> {
     let begin = Instant::now();
-    let request = request(args)?;
+    let mut request = request(args)?;
     let opening = quant_formats::Opening { io: args.io.into(), unknown_types: args.gguf.unknown_types };
     let checkpoint = quant_formats::open(&args.input, opening)?;
+    // A set comes back as a set.
+    let n_files = checkpoint.origin.as_ref().map_or(0, |origin| origin.files.len());
+    if args.to == Some(Form::Gguf) && n_files > 1 && Target::of(&args.output).ok() != Some(Target::Gguf) {
+        request.target = Target::GgufSet;
+    }
     let mut plan = convert::plan(&checkpoint, &request).map_err(|e| e.of(&args.input))?;
     let mut tallies = Vec::new();
     if !args.dry_run {
@@ -91,7 +97,7 @@ pub fn run(args: &ConvertArgs) -> Result<Outcome> {
 fn notes(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Vec<String> {
     let unmatched = request.recipe.unmatched(&checkpoint.tensors).into_iter().map(|p| format!("the pattern '{p}' matches no tensor"));
     let mut notes: Vec<String> = unmatched.collect();
-    notes.extend(request.mix.as_ref().map(|m| mix::notes(m, checkpoint)).unwrap_or_default());
+    notes.extend(request.mix.as_ref().map(|m| mix::notes(m, checkpoint, plan)).unwrap_or_default());
     let has_config = checkpoint.side_files.iter().any(|f| f.name == "config.json");
     if request.target == Target::Hf && !has_config && plan.tensors.iter().any(|t| t.scheme.is_quantized()) {
         notes.push("there is no config.json to describe the quantization in; transformers cannot load the result without one".into());
@@ -104,16 +110,29 @@ fn notes(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Vec<String>
         let names: Vec<&str> = checkpoint.side_files.iter().map(|f| f.name.as_str()).collect();
         notes.push(format!("the result holds tensors only; left behind: {}", names.join(", ")));
     }
-    if matches!(request.target, Target::Gguf | Target::GgufSet) && checkpoint.kv.is_empty() {
+    notes.extend(gguf_notes(checkpoint, plan, request));
+    notes
+}
+
+/// What a user should know about metadata and names on the way from or to GGUF.
+fn gguf_notes(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Vec<String> {
+    let mut notes: Vec<String> = Vec::new();
+    let is_gguf = matches!(request.target, Target::Gguf | Target::GgufSet);
+    let n = checkpoint.kv.len();
+    if is_gguf && n == 0 {
         notes.push("the source has no metadata of GGUF and its tensors keep their names: llama.cpp does not load the result as a model".into());
     }
-    if matches!(request.target, Target::Safetensors | Target::Hf) && !checkpoint.kv.is_empty() {
-        notes.push(format!(
-            "safetensors cannot hold the {} metadata values of GGUF; they are left behind (a .bqt file keeps them)",
-            checkpoint.kv.len()
-        ));
+    if matches!(request.target, Target::Safetensors | Target::Hf) && n > 0 {
+        notes.push(format!("safetensors cannot hold the {n} metadata values of GGUF; they are left behind (a .bqt file keeps them)"));
     }
-    if is_file_of_tensors && request.target != Target::Safetensors && checkpoint.metadata.iter().any(|(key, _)| key != "format") {
+    if request.target == Target::Hf && n > 0 && !checkpoint.side_files.iter().any(|f| f.name == "config.json") {
+        notes.push("the names are those of GGUF and there is no config.json: transformers does not load the result as a model".into());
+    }
+    let said = find_entry(&checkpoint.kv, "general.file_type").and_then(gguf::Entry::unsigned);
+    if let Some(said) = said.filter(|_| is_gguf && request.mix.is_none() && plan.tensors.iter().any(|t| !t.copied)) {
+        notes.push(format!("general.file_type still says {said}; --set general.file_type=u32:N changes it"));
+    }
+    if is_gguf && checkpoint.metadata.iter().any(|(key, _)| key != "format") {
         notes.push(format!("left behind: {} texts of metadata", checkpoint.metadata.len()));
     }
     notes
@@ -138,6 +157,7 @@ fn request(args: &ConvertArgs) -> Result<Request> {
         recipe,
         recipe_text,
         mix,
+        allow_requantize: args.gguf.allow_requantize,
         edits,
         max_shard: args.max_shard_size,
         max_shard_tensors: args.gguf.max_shard_tensors,
@@ -160,7 +180,7 @@ fn recipe(args: &ConvertArgs, is_mix: bool) -> Result<(Recipe, Option<String>)> 
         None => {
             let rules = if is_mix { Vec::new() } else { mix::tensor_types(args)?.iter().map(|text| rule(text)).collect::<Result<Vec<_>>>()? };
             let default = if is_mix { None } else { args.scheme.as_deref().map(scheme).transpose()? };
-            let text = option_text(args);
+            let text = option_text(args, is_mix);
             (Recipe { default, keep: Vec::new(), rules }, text)
         }
     };
@@ -184,9 +204,9 @@ fn scheme(text: &str) -> Result<Scheme> {
     let unknown = |e: quant_core::scheme::BadScheme| Error::request(format!("{e}; or a mix of llama-quantize such as q4_k_m, iq3_xs"));
     let scheme = text.parse().map_err(unknown)?;
     match scheme {
-        Scheme::Ggml(_) => {
-            Err(Error::request(format!("--type {text}: is the type of a tensor, not a mix; --tensor-type '.*={text}' gives it to all")))
-        }
+        Scheme::Ggml(_) => Err(Error::request(format!(
+            "--type {text}: is the type of a tensor, not a mix; --type q8_0 --pure --tensor-type '.*={text}' gives it to all matrices"
+        ))),
         _ => Ok(scheme),
     }
 }
@@ -210,13 +230,16 @@ fn not_a_recipe(path: &std::path::Path, text: &str, error: &toml::de::Error) -> 
 }
 
 /// The rules of the command line in the words of a recipe file.
-fn option_text(args: &ConvertArgs) -> Option<String> {
-    let mut lines: Vec<String> = args.scheme.iter().map(|s| format!("type = \"{}\"", s.to_ascii_lowercase())).collect();
+fn option_text(args: &ConvertArgs, is_mix: bool) -> Option<String> {
+    let key = if is_mix { "mix" } else { "type" };
+    let mut lines: Vec<String> = args.scheme.iter().map(|s| format!("{key} = \"{}\"", s.to_ascii_lowercase())).collect();
+    lines.extend(args.gguf.pure.then(|| "pure = true".to_owned()));
+    lines.extend(args.gguf.imatrix.iter().map(|path| format!("imatrix = {:?}", path.to_string_lossy())));
     if !args.keep.is_empty() {
         lines.push(format!("keep = {:?}", args.keep));
     }
-    for text in &args.tensor_type {
-        let (pattern, scheme) = text.rsplit_once('=')?;
+    for text in mix::tensor_types(args).ok()? {
+        let (pattern, scheme) = if is_mix { text.split_once('=')? } else { text.rsplit_once('=')? };
         lines.push(format!("[[tensor]]\nmatch = {pattern:?}\ntype = {scheme:?}"));
     }
     (!lines.is_empty()).then(|| lines.join("\n") + "\n")

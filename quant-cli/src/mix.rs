@@ -1,6 +1,7 @@
 //! The options of `quant convert` that are llama-quantize's.
 
 use quant_core::mix::{Ftype, Options};
+use quant_core::plan::{Plan, Planned};
 use quant_core::recipe::pattern;
 use quant_core::{Error, Result, Scheme};
 use quant_formats::Checkpoint;
@@ -42,19 +43,31 @@ pub fn of(args: &ConvertArgs, target: Target) -> Result<Option<Mix>> {
         no_fallback: gguf.no_fallback,
     };
     let overrides = gguf.override_kv.iter().map(|text| override_kv(text)).collect::<Result<_>>()?;
-    Ok(Some(Mix {
-        options,
-        copy,
-        importance,
-        prune_layers: gguf.prune_layers.clone(),
-        overrides,
-        keep_split: gguf.keep_split,
-        allow_requantize: gguf.allow_requantize,
-    }))
+    Ok(Some(Mix { options, copy, importance, prune_layers: gguf.prune_layers.clone(), overrides, keep_split: gguf.keep_split }))
+}
+
+/// What a user should know about a mix.
+pub fn notes(mix: &Mix, checkpoint: &Checkpoint, plan: &Plan) -> Vec<String> {
+    let mut notes = rule_notes(mix, checkpoint);
+    let is_quantized = mix.options.ftype.default_scheme().is_quantized();
+    if checkpoint.kv.is_empty() && is_quantized && !mix.options.pure {
+        let what = "a mix goes by the tensor names and the metadata of GGUF, which this model does not have";
+        notes.push(format!("{what}: most matrices get {}", mix.options.ftype.default_scheme()));
+    }
+    let lacks = |t: &&Planned| !t.copied && matches!(t.scheme, Scheme::Ggml(_)) && t.importance.is_none();
+    let mut lacking = plan.tensors.iter().filter(lacks);
+    if let (Some((_, path)), Some(first)) = (&mix.importance, lacking.next()) {
+        let more = match lacking.count() {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        notes.push(format!("{path} has no entry for {}{more}, quantized without importance", first.name));
+    }
+    notes
 }
 
 /// What a user should know about the rules of a mix.
-pub fn notes(mix: &Mix, checkpoint: &Checkpoint) -> Vec<String> {
+fn rule_notes(mix: &Mix, checkpoint: &Checkpoint) -> Vec<String> {
     let rules = &mix.options.rules;
     if !rules.is_empty() && !mix.options.ftype.default_scheme().is_quantized() {
         return vec!["--tensor-type has no effect on copy, f32, f16 and bf16, as in llama-quantize".into()];
@@ -82,14 +95,17 @@ fn refuse_without_mix(args: &ConvertArgs) -> Result<()> {
     }
 }
 
-/// The importance matrix, without the entries that are not wanted; none if none is left.
+/// The importance matrix, without the entries that are not wanted.
 fn importance(args: &ConvertArgs) -> Result<Option<(std::sync::Arc<ImportanceMatrix>, String)>> {
     let Some(path) = &args.gguf.imatrix else { return Ok(None) };
     let mut matrix = ImportanceMatrix::open(path, args.io.into())?;
     if let Some(matrix) = std::sync::Arc::get_mut(&mut matrix) {
         matrix.retain(&args.gguf.include_weights, &args.gguf.exclude_weights);
     }
-    Ok((matrix.n_entries() > 0).then(|| (matrix, path.to_string_lossy().into_owned())))
+    if matrix.n_entries() == 0 {
+        return Err(Error::file(path, "none of its entries is left"));
+    }
+    Ok(Some((matrix, path.to_string_lossy().into_owned())))
 }
 
 /// A type that a tensor of GGUF can have.

@@ -85,7 +85,8 @@ fn of_bqt(path: &Path, input: &Input, observer: &dyn Observer) -> Result<Report>
 
 /// Formats without checksums: the headers are sound and every byte can be read.
 fn of_others(args: &VerifyArgs, observer: &dyn Observer) -> Result<Report> {
-    let checkpoint = quant_formats::open(&args.path, quant_formats::Io::from(args.io))?;
+    let opening = quant_formats::Opening { io: args.io.into(), unknown_types: args.unknown_types };
+    let checkpoint = quant_formats::open(&args.path, opening)?;
     read_all(&checkpoint, observer)?;
     checkpoint.check_unchanged()?;
     let n_bytes = checkpoint.inputs.iter().map(Input::len).sum();

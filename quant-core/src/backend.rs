@@ -3,6 +3,7 @@
 //! Contract: the same bytes as [`Cpu`], for every scheme, shape and slab. [`same_bytes`] is the suite that holds a backend to it.
 
 use crate::codec::{Codec, Slab, Tally, Unfit};
+use crate::ggml::Type;
 use crate::{Result, Scheme};
 
 /// Something that encodes slabs.
@@ -81,10 +82,13 @@ pub fn difficult(n: usize) -> Vec<f32> {
 /// If a scheme text or a shape is wrong, which would be an error of this suite.
 pub fn same_bytes(backend: &dyn Backend) -> Result<Vec<String>> {
     let mut differences = Vec::new();
-    for text in SCHEMES {
+    let any = [vec![64, 96], vec![7, 9], vec![1, 5000], vec![3]];
+    let blocks = [vec![3, 512], vec![2, 2, 256], vec![1, 4096]];
+    let texts = SCHEMES.iter().map(|&text| (text, &any[..]));
+    for (text, shapes) in texts.chain(Type::all().map(|ty| (ty.name(), &blocks[..]))) {
         let scheme: Scheme = text.parse().map_err(|e: crate::scheme::BadScheme| crate::Error::request(e.to_string()))?;
-        for shape in [vec![64, 96], vec![7, 9], vec![1, 5000], vec![3]] {
-            let codec = scheme.codec(&shape)?;
+        for shape in shapes {
+            let codec = scheme.codec(shape)?;
             let x = difficult(shape.iter().product::<u64>() as usize);
             let known = codec
                 .scan(u64::MAX)

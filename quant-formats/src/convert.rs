@@ -79,6 +79,8 @@ pub struct Request {
     pub target: Target,
     /// Types in the terms of llama-quantize. Then the recipe only says what is kept.
     pub mix: Option<Mix>,
+    /// Whether what is quantized already may be quantized again.
+    pub allow_requantize: bool,
     /// Changes to the metadata of GGUF, in order.
     pub edits: Vec<Edit>,
     /// Bytes of tensor data in one file of a folder; by default those of transformers, or the files as they were.
@@ -103,6 +105,7 @@ impl Request {
             recipe_text: None,
             target,
             mix: None,
+            allow_requantize: false,
             edits: Vec::new(),
             max_shard: None,
             max_shard_tensors: None,
@@ -132,6 +135,7 @@ pub fn plan(checkpoint: &Checkpoint, request: &Request) -> Result<Plan> {
         None => Plan::new(checkpoint, decide)?,
     };
     refuse_unweighted(&plan)?;
+    refuse_requantizing(&plan, request)?;
     if let (Some(method), Some(t)) = (foreign, plan.tensors.iter().find(|t| !t.copied)) {
         let name = &t.name;
         return Err(Error::file(
@@ -160,6 +164,20 @@ fn refuse_unweighted(plan: &Plan) -> Result<()> {
             Err(Error::request(format!("{what}; give --type with a mix and --imatrix")))
         }
         None => Ok(()),
+    }
+}
+
+/// Refuses to quantize again what is quantized, which loses twice, unless that is asked for: by a mix, and of what ggml
+/// quantized.
+fn refuse_requantizing(plan: &Plan, request: &Request) -> Result<()> {
+    let again = |t: &&Planned| !t.copied && t.from.is_quantized() && t.scheme.is_quantized();
+    let counts = |t: &&Planned| request.mix.is_some() || matches!(t.from, Scheme::Ggml(_));
+    match plan.tensors.iter().filter(again).find(counts) {
+        Some(t) if !request.allow_requantize => {
+            let what = format!("tensor '{}': is {} and would become {}, losing a second time", t.name, t.from, t.scheme);
+            Err(Error::request(format!("{what}; --allow-requantize does it, a source in f16 or bf16 is better")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -465,7 +483,8 @@ fn side_files(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Result
         files.retain(|f| f.name != bqt::GGUF_METADATA);
         files.push(SideFile { name: bqt::GGUF_METADATA.into(), n_bytes: bytes.len() as u64, at: At::Bytes(bytes) });
     }
-    let config = edited_config(checkpoint, plan, request.target)?;
+    let has_config = matches!(request.target, Target::Hf | Target::Bqt);
+    let config = if has_config { edited_config(checkpoint, plan, request.target)? } else { None };
     if let (Some(bytes), Some(file)) = (config, files.iter_mut().find(|f| f.name == "config.json")) {
         *file = SideFile { name: file.name.clone(), n_bytes: bytes.len() as u64, at: At::Bytes(bytes) };
     }

@@ -26,7 +26,7 @@ pub fn binary() -> PathBuf {
         path.pop();
     }
     let path = path.join(format!("quant{}", std::env::consts::EXE_SUFFIX));
-    assert!(path.is_file(), "{} is missing: run `cargo test --workspace`, or `cargo build` first", path.display());
+    assert!(path.is_file(), "{} is missing: run `cargo xtask test`, or `cargo build` first", path.display());
     path
 }
 

@@ -3,6 +3,7 @@
 #![warn(clippy::unwrap_used)]
 
 mod bench;
+mod gguf;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,6 +16,8 @@ use clap::Parser;
 enum Task {
     /// Run all tests: those of the workspace, and the second opinion on GGUF files
     Test,
+    /// Measure whole conversions of a GGUF file against llama-quantize, and compare their bytes
+    BenchGguf(gguf::Options),
     /// Measure encoding against memory's own speed and, if a Python with them is given, against the reference libraries
     Bench {
         /// A Python that has bitsandbytes, for the ratio in the same run
@@ -32,6 +35,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Test => test(),
+        Task::BenchGguf(options) => gguf::run(&options),
         Task::Bench { python, threads, million } => bench::run(python.as_deref(), threads, million),
     };
     match done {

@@ -3,7 +3,7 @@
 use quant_core::{Error, Result};
 
 use super::entry::{Entry, Kind};
-use super::header::name_problem;
+use super::header::{ALIGNMENT_KEY, name_problem};
 
 /// A change to the metadata of a file.
 #[derive(Clone, Debug)]
@@ -14,11 +14,9 @@ pub enum Edit {
     Remove(String),
 }
 
-/// Keys that say how the file is laid out, and so cannot be changed alone.
-const LAYOUT: [&str; 1] = ["general.alignment"];
-
 impl Edit {
-    /// Reads `KEY=TYPE:VALUE`, with the types of the format: `u8`…`u64`, `i8`…`i64`, `f32`, `f64`, `bool`, `str`.
+    /// Reads `KEY=TYPE:VALUE`. Types are those of the format, `u8`…`u64`, `i8`…`i64`, `f32`, `f64`, `bool`, `str`, or their long
+    /// names such as `uint32` and `string`.
     ///
     /// # Errors
     /// Saying what is wrong with the text.
@@ -32,8 +30,8 @@ impl Edit {
         if key.len() > 65_535 {
             return Err(bad("the key has more than 65535 bytes"));
         }
-        let (kind, bytes) = value_bytes(ty, value)
-            .ok_or_else(|| bad("the type is not one of u8 u16 u32 u64 i8 i16 i32 i64 f32 f64 bool str, or the value does not fit it"))?;
+        let kind = kind_of(ty).ok_or_else(|| bad("the type is not one of u8 u16 u32 u64 i8 i16 i32 i64 f32 f64 bool str"))?;
+        let bytes = value_bytes(kind, value).ok_or_else(|| bad(&format!("'{value}' is no {}", kind.name())))?;
         Ok(Edit::Set(Entry::new(key, kind, bytes)))
     }
 
@@ -46,7 +44,8 @@ impl Edit {
             Edit::Set(entry) => &entry.key,
             Edit::Remove(key) => key,
         };
-        if LAYOUT.contains(&key.as_str()) || key.starts_with("split.") {
+        let is_split = key.starts_with("split.") && matches!(self, Edit::Set(_));
+        if key == ALIGNMENT_KEY || is_split {
             return Err(Error::request(format!("'{key}' describes the layout of the file, which metadata cannot change")));
         }
         let place = kv.iter().position(|e| e.key == *key);
@@ -60,30 +59,34 @@ impl Edit {
     }
 }
 
+/// The type of a name, short or long.
+fn kind_of(name: &str) -> Option<Kind> {
+    let short = [("str", Kind::String), ("u8", Kind::U8), ("i8", Kind::I8), ("u16", Kind::U16), ("i16", Kind::I16), ("u32", Kind::U32)];
+    let wide = [("i32", Kind::I32), ("u64", Kind::U64), ("i64", Kind::I64), ("f32", Kind::F32), ("f64", Kind::F64)];
+    let short = short.into_iter().chain(wide).find(|row| row.0 == name).map(|row| row.1);
+    short.or_else(|| (0..).map_while(Kind::from_id).find(|kind| kind.name() == name && *kind != Kind::Array))
+}
+
 /// The value as it stands in a file.
-fn value_bytes(ty: &str, value: &str) -> Option<(Kind, Vec<u8>)> {
+fn value_bytes(kind: Kind, value: &str) -> Option<Vec<u8>> {
     macro_rules! number {
-        ($kind:ident, $ty:ty) => {
-            (Kind::$kind, value.parse::<$ty>().ok()?.to_le_bytes().to_vec())
+        ($ty:ty) => {
+            value.parse::<$ty>().ok()?.to_le_bytes().to_vec()
         };
     }
-    Some(match ty {
-        "u8" => number!(U8, u8),
-        "u16" => number!(U16, u16),
-        "u32" => number!(U32, u32),
-        "u64" => number!(U64, u64),
-        "i8" => number!(I8, i8),
-        "i16" => number!(I16, i16),
-        "i32" => number!(I32, i32),
-        "i64" => number!(I64, i64),
-        "f32" => number!(F32, f32),
-        "f64" => number!(F64, f64),
-        "bool" => (Kind::Bool, vec![u8::from(value.parse::<bool>().ok()?)]),
-        "str" => {
-            let mut bytes = (value.len() as u64).to_le_bytes().to_vec();
-            bytes.extend_from_slice(value.as_bytes());
-            (Kind::String, bytes)
-        }
-        _ => return None,
+    Some(match kind {
+        Kind::U8 => number!(u8),
+        Kind::U16 => number!(u16),
+        Kind::U32 => number!(u32),
+        Kind::U64 => number!(u64),
+        Kind::I8 => number!(i8),
+        Kind::I16 => number!(i16),
+        Kind::I32 => number!(i32),
+        Kind::I64 => number!(i64),
+        Kind::F32 => number!(f32),
+        Kind::F64 => number!(f64),
+        Kind::Bool => vec![u8::from(value.parse::<bool>().ok()?)],
+        Kind::String => [&(value.len() as u64).to_le_bytes()[..], value.as_bytes()].concat(),
+        Kind::Array => return None,
     })
 }

@@ -7,7 +7,7 @@ use quant_core::plan::{Plan, Planned};
 use quant_core::{Error, Result, Scheme, ggml};
 
 use super::entry::{Entry, Kind, find};
-use super::header::{MAX_NAME, name_problem};
+use super::header::{ALIGNMENT_KEY, MAX_NAME, name_problem};
 use crate::checkpoint::Place;
 
 /// The alignment of files that do not say.
@@ -74,7 +74,13 @@ impl Layout {
         for (i, group) in groups.into_iter().enumerate() {
             let kv = match shards {
                 Shards::One => kv.to_vec(),
-                _ => shard_kv(if i == 0 { kv } else { &[] }, i, n, plan.tensors.len(), matches!(shards, Shards::Given(..)))?,
+                _ => shard_kv(
+                    if i == 0 { kv.to_vec() } else { find(kv, ALIGNMENT_KEY).cloned().into_iter().collect() },
+                    i,
+                    n,
+                    plan.tensors.len(),
+                    matches!(shards, Shards::Given(..)),
+                )?,
             };
             let name = if matches!(shards, Shards::One) { format!("{stem}.gguf") } else { format!("{stem}-{:05}-of-{n:05}.gguf", i + 1) };
             let file = File::new(name, kv, group, plan, alignment, keep_dims)?;
@@ -133,7 +139,7 @@ impl Info {
 
 /// The alignment that the metadata asks for.
 pub(crate) fn alignment(kv: &[Entry]) -> Result<u64> {
-    let Some(entry) = find(kv, "general.alignment") else { return Ok(ALIGNMENT) };
+    let Some(entry) = find(kv, ALIGNMENT_KEY) else { return Ok(ALIGNMENT) };
     match entry.unsigned() {
         Some(n) if entry.kind == Kind::U32 && n.is_power_of_two() => Ok(n),
         _ => Err(Error::request("general.alignment: needed a uint32 that is a power of two")),
@@ -163,15 +169,14 @@ pub(crate) fn merged(kv: &mut Vec<Entry>) {
     }
 }
 
-/// The metadata of shard `i` of `n`. gguf-split writes the count last, llama-quantize (`is_kept`) second.
-fn shard_kv(kv: &[Entry], i: usize, n: usize, n_tensors: usize, is_kept: bool) -> Result<Vec<Entry>> {
+/// The metadata of shard `i` of `n`: `kv` and the keys of the split. gguf-split writes the count last, llama-quantize (`is_kept`) second.
+fn shard_kv(mut kv: Vec<Entry>, i: usize, n: usize, n_tensors: usize, is_kept: bool) -> Result<Vec<Entry>> {
     let too_many = |what: &str| Error::request(format!("the set would have more {what} than its keys can say"));
     let small = |n: usize| u16::try_from(n).map_err(|_| too_many("files"));
     let n_tensors = i32::try_from(n_tensors).map_err(|_| too_many("tensors"))?;
     let no = Entry::new(SPLIT_NO, Kind::U16, small(i)?.to_le_bytes().to_vec());
     let count = Entry::new(SPLIT_COUNT, Kind::U16, small(n)?.to_le_bytes().to_vec());
     let tensors = Entry::new(SPLIT_TENSORS, Kind::I32, n_tensors.to_le_bytes().to_vec());
-    let mut kv = kv.to_vec();
     for entry in if is_kept { [no, count, tensors] } else { [no, tensors, count] } {
         set(&mut kv, entry);
     }

@@ -37,8 +37,6 @@ pub struct Mix {
     pub overrides: Vec<Entry>,
     /// Whether tensors stay in the order and in the shards of the source.
     pub keep_split: bool,
-    /// Whether what is quantized already may be quantized again.
-    pub allow_requantize: bool,
 }
 
 /// A tensor on its way into the plan.
@@ -51,7 +49,7 @@ struct Chosen {
 /// Plans what llama-quantize would write.
 ///
 /// # Errors
-/// If a tensor cannot have the type that its mix asks for, would be quantized a second time, or lacks its importance.
+/// If a tensor cannot have the type that its mix asks for, or lacks its importance.
 pub(crate) fn plan(checkpoint: &Checkpoint, mix: &Mix, is_kept: &dyn Fn(&str) -> Option<String>) -> Result<Plan> {
     let named = visiting_order(checkpoint, mix)?;
     let item = |(source, name): &(usize, String)| (checkpoint.tensors[*source].clone(), name.clone());
@@ -136,11 +134,6 @@ fn planned(checkpoint: &Checkpoint, mix: &Mix, chosen: Chosen, is_kept: &dyn Fn(
     planned.name = name;
     if planned.copied {
         return Ok(planned);
-    }
-    if tensor.scheme.is_quantized() && planned.scheme.is_quantized() && !mix.allow_requantize {
-        let (from, to) = (tensor.scheme, planned.scheme);
-        let what = format!("tensor '{}': is {from} and would become {to}, losing a second time", tensor.name);
-        return Err(Error::request(format!("{what}; --allow-requantize does it, a source in f16 or bf16 is better")));
     }
     planned.importance = importance(mix, checkpoint, &planned)?;
     let needs = |ty: ggml::Type| choice.needs_importance || ty.needs_importance();

@@ -101,7 +101,10 @@ fn lay(plan: &Plan, checkpoint: &Checkpoint) -> Result<Vec<Laid>> {
 }
 
 fn no_layout(tensor: &str, scheme: Scheme) -> Error {
-    Error::request(format!("tensor '{tensor}': safetensors has no layout for {scheme}; write a .bqt file, or choose nf4, fp4, int8 or a dense type"))
+    let file = if matches!(scheme, Scheme::Ggml(_) | Scheme::Opaque(_)) { ".gguf or .bqt" } else { ".bqt" };
+    Error::request(format!(
+        "tensor '{tensor}': safetensors has no layout for {scheme}; write a {file} file, or choose nf4, fp4, int8 or a dense type"
+    ))
 }
 
 fn refuse_same_names(laid: &[Laid]) -> Result<()> {

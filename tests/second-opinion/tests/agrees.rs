@@ -49,7 +49,7 @@ fn what_is_written_is_read_alike() {
     for name in ["F16", "Q4_0", "Q5_1", "Q8_0", "Q2_K", "Q4_K_M", "IQ4_XS", "TQ2_0", "MXFP4_MOE"] {
         let ftype: Ftype = name.parse().unwrap();
         let options = Options { ftype, pure: false, has_imatrix: false, leave_output: false, output_type: None, embedding_type: None, rules: Vec::new(), no_fallback: false };
-        let mix = Mix { options, copy: false, importance: None, prune_layers: Vec::new(), overrides: Vec::new(), keep_split: false, allow_requantize: false };
+        let mix = Mix { options, copy: false, importance: None, prune_layers: Vec::new(), overrides: Vec::new(), keep_split: false };
         let request = Request { mix: Some(mix), ..Request::new(Target::Gguf) };
         let out = folder.path().join(format!("{name}.gguf"));
         let mut plan = convert::plan(&model, &request).unwrap();
