@@ -45,7 +45,7 @@ impl Default for Budget {
 }
 
 /// Bytes of a piece of a part that is copied as it is.
-const COPY: u64 = 1 << 20;
+const COPY: u64 = 1 << 18;
 
 /// A pass over the source under a plan.
 pub struct Pass<'a> {

@@ -189,11 +189,11 @@ def main():
     commands = parser.add_subparsers(required=True)
     for run in [write, compare]:
         command = commands.add_parser(run.__name__)
-        command.add_argument("--llama", required=True)
-        command.add_argument("--gguf-py", required=True)
+        command.add_argument("--llama", required=True, type=os.path.abspath)
+        command.add_argument("--gguf-py", required=True, type=os.path.abspath)
         command.set_defaults(run=run)
         if run is compare:
-            command.add_argument("--quant", required=True)
+            command.add_argument("--quant", required=True, type=os.path.abspath)
     options = parser.parse_args()
     sys.exit(options.run(options) != 0)
 

@@ -24,6 +24,9 @@ pub struct Options {
     /// Layers of the model; 14 make 1.5 GB
     #[arg(long, default_value_t = 14)]
     layers: usize,
+    /// Rows of the embeddings and of the output
+    #[arg(long, default_value_t = 32_000)]
+    vocabulary: usize,
     /// Threads of both programs
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -38,7 +41,6 @@ pub struct Options {
 const EMBEDDING: usize = 2048;
 const FEED_FORWARD: usize = 5632;
 const KEYS: usize = 512;
-const VOCABULARY: usize = 32_000;
 
 /// Runs both programs for every mix and prints a row each.
 pub fn run(options: &Options) -> Result<(), Box<dyn Error>> {
@@ -51,9 +53,9 @@ pub fn run(options: &Options) -> Result<(), Box<dyn Error>> {
 
 fn measure(options: &Options, folder: &Path) -> Result<(), Box<dyn Error>> {
     let (model, matrix) = (folder.join("model.gguf"), folder.join("model.dat"));
-    let tensors = tensors(options.layers);
+    let tensors = tensors(options.layers, options.vocabulary);
     let n: usize = tensors.iter().map(|t| t.1.iter().product::<usize>()).sum();
-    write_model(&model, options.layers, &tensors)?;
+    write_model(&model, options, &tensors)?;
     write_matrix(&matrix, &tensors)?;
     println!("{:.0} M weights, {} threads, imatrix: {}", n as f64 / 1e6, options.threads, options.imatrix);
     println!("| mix | llama-quantize, s | quant, s | ratio | bytes |\n|---|---|---|---|---|");
@@ -68,11 +70,10 @@ fn measure(options: &Options, folder: &Path) -> Result<(), Box<dyn Error>> {
             two.arg("--imatrix").arg(&matrix);
         }
         one.args([&model, &theirs]).args([mix, &threads]);
-        let (a, b) = (seconds(&mut one)?, seconds(&mut two)?);
-        let same = is_same(&theirs, &ours)?;
-        println!("| {mix} | {a:.2} | {b:.2} | {:.1} | {} |", a / b, if same { "same" } else { "DIFFERENT" });
-        std::fs::remove_file(theirs)?;
-        std::fs::remove_file(ours)?;
+        // One output at a time: a second one in memory would slow down whoever comes second.
+        let (a, theirs) = (seconds(&mut one)?, digest_and_remove(&theirs)?);
+        let (b, ours) = (seconds(&mut two)?, digest_and_remove(&ours)?);
+        println!("| {mix} | {a:.2} | {b:.2} | {:.1} | {} |", a / b, if theirs == ours { "same" } else { "DIFFERENT" });
     }
     Ok(())
 }
@@ -83,16 +84,19 @@ fn seconds(command: &mut Command) -> Result<f64, Box<dyn Error>> {
     if status.success() { Ok(begin.elapsed().as_secs_f64()) } else { Err(format!("{command:?} failed").into()) }
 }
 
-fn is_same(a: &Path, b: &Path) -> Result<bool, Box<dyn Error>> {
-    Ok(Command::new("cmp").arg("-s").args([a, b]).status()?.success())
+/// What sha256sum says of a file, which then goes.
+fn digest_and_remove(path: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
+    let out = Command::new("sha256sum").stdin(File::open(path)?).output()?;
+    std::fs::remove_file(path)?;
+    if out.status.success() { Ok(out.stdout) } else { Err("sha256sum failed".into()) }
 }
 
 /// Names and dimensions (fastest first) of a Llama.
-fn tensors(layers: usize) -> Vec<(String, Vec<usize>)> {
+fn tensors(layers: usize, vocabulary: usize) -> Vec<(String, Vec<usize>)> {
     let mut tensors = vec![
-        ("output.weight".to_owned(), vec![EMBEDDING, VOCABULARY]),
+        ("output.weight".to_owned(), vec![EMBEDDING, vocabulary]),
         ("output_norm.weight".to_owned(), vec![EMBEDDING]),
-        ("token_embd.weight".to_owned(), vec![EMBEDDING, VOCABULARY]),
+        ("token_embd.weight".to_owned(), vec![EMBEDDING, vocabulary]),
     ];
     for layer in 0..layers {
         let weights: [(&str, &[usize]); 9] = [
@@ -112,16 +116,16 @@ fn tensors(layers: usize) -> Vec<(String, Vec<usize>)> {
 }
 
 /// Matrices are bf16, vectors f32.
-fn write_model(path: &Path, layers: usize, tensors: &[(String, Vec<usize>)]) -> Result<(), Box<dyn Error>> {
+fn write_model(path: &Path, options: &Options, tensors: &[(String, Vec<usize>)]) -> Result<(), Box<dyn Error>> {
     let keys = [
-        ("llama.block_count", layers),
+        ("llama.block_count", options.layers),
         ("llama.context_length", 2048),
         ("llama.embedding_length", EMBEDDING),
         ("llama.feed_forward_length", FEED_FORWARD),
         ("llama.attention.head_count", 32),
         ("llama.attention.head_count_kv", 8),
         ("llama.rope.dimension_count", 64),
-        ("llama.vocab_size", VOCABULARY),
+        ("llama.vocab_size", options.vocabulary),
         ("general.file_type", 32),
     ];
     let mut head = b"GGUF".to_vec();

@@ -97,7 +97,7 @@ fn metadata_of_every_kind_is_shown() {
     let shown = dir.path().join("shown.json");
     std::fs::write(&shown, quant_ok(&["inspect".as_ref(), file.as_os_str(), "--json".as_ref()])).unwrap();
     let report = json(&shown);
-    let rows = report["metadata"].as_array().unwrap_or_else(|| report["gguf"]["metadata"].as_array().unwrap());
+    let rows = report["gguf"]["metadata"].as_array().unwrap();
     assert_eq!(rows.len(), 4 + 2 * 11 + 6);
     let row = |key: &str| rows.iter().find(|row| row["key"] == key).unwrap();
     assert_eq!(row("tokenizer.ggml.tokens")["count"], 300_000);

@@ -77,11 +77,19 @@ fn layouts_of_bitsandbytes_become_blocks_and_the_other_way_round() {
     let gguf = path("q6_k.gguf");
     convert(&here("data/tiny-llama.gguf"), &gguf, &["--type", "q6_k"]);
     for scheme in ["nf4", "int8"] {
-        let (out, options) = (path(&format!("from-gguf-{scheme}.safetensors")), ["--type", scheme]);
+        let out = path(&format!("from-gguf-{scheme}.safetensors"));
+        let refusal = |more: &[&str]| {
+            let options = [&["--type", scheme], more].concat();
+            let mut args = vec!["convert".as_ref(), gguf.as_os_str(), out.as_os_str()];
+            args.extend(options.iter().map(std::ffi::OsStr::new));
+            refused(&args)
+        };
+        let line = refusal(&[]);
+        assert!(line.contains(&format!("is q6_k and would become {scheme}")) && line.contains("--allow-requantize"), "{line}");
         // The schemes of bitsandbytes are for linear layers: what they leave has no place in safetensors.
-        let line = refused(&[&["convert".as_ref(), gguf.as_os_str(), out.as_os_str()], &options.map(std::ffi::OsStr::new)[..]].concat());
+        let line = refusal(&["--allow-requantize"]);
         assert!(line.contains("safetensors has no layout for q6_k"), "{line}");
-        convert(&gguf, &out, &["--type", scheme, "--tensor-type", "^(output|token_embd)\\.weight$=bf16"]);
+        convert(&gguf, &out, &["--type", scheme, "--allow-requantize", "--tensor-type", "^(output|token_embd)\\.weight$=bf16"]);
         assert_eq!(assert_encoded(&gguf, &out, scheme), 28, "{scheme}");
     }
 }

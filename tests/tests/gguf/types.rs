@@ -11,8 +11,10 @@ use quant_tests::{convert, quant, sha256};
 use crate::made::{Gguf, imatrix, open, stored, weights};
 
 const SHORT: (&str, [u64; 2]) = ("blk.0.ffn_up.weight", [24, 512]);
-/// Longer than the 65 536 elements of a slab by default: with importance, the types of 4 and 5 bits need the sum of a whole row.
+/// Rows longer than the 65 536 elements of a slab by default.
 const LONG: (&str, [u64; 2]) = ("blk.0.ffn_down.weight", [2, 66_560]);
+/// Rows longer than any slab: with importance, the types of 4 and 5 bits need the sum of a whole row, which is scanned first.
+const ENDLESS: (&str, [u64; 2]) = ("blk.0.ffn_up.weight", [2, (1 << 20) + 64]);
 
 /// Numbers of a tensor, and the importance of its columns.
 fn data(shape: [u64; 2]) -> (Vec<f32>, Vec<f32>) {
@@ -20,11 +22,12 @@ fn data(shape: [u64; 2]) -> (Vec<f32>, Vec<f32>) {
     (weights((shape[0] * shape[1]) as usize, shape[0] as u32), importance)
 }
 
-fn make(model: &Path, matrix: &Path) {
+fn make(model: &Path, matrix: &Path, tensors: &[(&str, [u64; 2])]) {
     let mut file = Gguf::llama();
-    [SHORT, LONG].iter().for_each(|(name, shape)| file.f32(name, shape, &data(*shape).0));
+    tensors.iter().for_each(|(name, shape)| file.f32(name, shape, &data(*shape).0));
     file.write(model);
-    imatrix(matrix, &[SHORT, LONG].map(|(name, shape)| (name, data(shape).1)));
+    let entries: Vec<_> = tensors.iter().map(|(name, shape)| (*name, data(*shape).1)).collect();
+    imatrix(matrix, &entries);
 }
 
 /// The bytes that a tensor should have.
@@ -39,7 +42,7 @@ fn threads_slabs_and_ways_of_reading_make_no_difference() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let (model, matrix) = (path("model.gguf"), path("imatrix.dat"));
-    make(&model, &matrix);
+    make(&model, &matrix, &[SHORT, LONG]);
     let ways: [&[&str]; 3] = [
         &["--threads", "2"],
         &["--threads", "1", "--slab", "256", "--io", "mmap"],
@@ -74,10 +77,29 @@ fn threads_slabs_and_ways_of_reading_make_no_difference() {
 }
 
 #[test]
+fn rows_longer_than_any_slab_are_scanned() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, matrix, out) = (dir.path().join("model.gguf"), dir.path().join("imatrix.dat"), dir.path().join("out.gguf"));
+    make(&model, &matrix, &[ENDLESS]);
+    for (ty, way) in [
+        ("q4_0", &["--threads", "2", "--io", "mmap"][..]),
+        ("q4_1", &["--threads", "1"]),
+        ("q5_0", &["--threads", "2", "--slab", "1024"]),
+        ("q5_1", &["--threads", "2", "--slab", "99999", "--memory", "8MiB"]),
+    ] {
+        let options = ["--force", "--pure", "--type", ty, "--imatrix", matrix.to_str().unwrap()];
+        convert(&model, &out, &[&options, way].concat());
+        let (scheme, shape, parts) = stored(&open(&out), ENDLESS.0);
+        assert_eq!((scheme.to_string().as_str(), &shape[..]), (ty, &ENDLESS.1[..]));
+        assert!(parts[0] == expected(scheme, ENDLESS.1, true), "{ty}");
+    }
+}
+
+#[test]
 fn types_that_need_importance_are_refused_without() {
     let dir = tempfile::tempdir().unwrap();
     let (model, out) = (dir.path().join("model.gguf"), dir.path().join("out.gguf"));
-    make(&model, &dir.path().join("imatrix.dat"));
+    make(&model, &dir.path().join("imatrix.dat"), &[SHORT]);
     let refusals = |options: &[&str]| -> Vec<&str> {
         let is_refused = |ty: &Type| {
             let rule = format!(".*={ty}");
@@ -108,7 +130,7 @@ fn importance_makes_a_difference() {
 fn dense_types_are_made_in_slabs_too() {
     let dir = tempfile::tempdir().unwrap();
     let (model, matrix, out) = (dir.path().join("model.gguf"), dir.path().join("imatrix.dat"), dir.path().join("out.gguf"));
-    make(&model, &matrix);
+    make(&model, &matrix, &[SHORT, LONG]);
     for dtype in [Dtype::F16, Dtype::BF16, Dtype::F32] {
         let scheme = Scheme::Dense(dtype);
         convert(&model, &out, &["--type", &scheme.to_string(), "--force", "--slab", "256"]);
