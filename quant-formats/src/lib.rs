@@ -32,6 +32,7 @@ mod open;
 pub mod output;
 mod placed;
 pub mod python;
+mod request;
 pub mod safetensors;
 
 pub use checkpoint::{Checkpoint, Format};

@@ -36,13 +36,13 @@ pub(super) const MAX_NAME: u64 = 64;
 const MAX_ENTRIES: u64 = 1 << 16;
 const MAX_TENSORS: u64 = 1 << 17;
 /// The highest rank.
-const MAX_RANK: u32 = 4;
+pub(super) const MAX_RANK: u32 = 4;
 /// How deep arrays may hold arrays.
 const MAX_DEPTH: u32 = 8;
 /// The largest alignment, in bytes.
 const MAX_ALIGNMENT: u32 = 1 << 20;
 /// The alignment of a file that does not say.
-const ALIGNMENT: u64 = 32;
+pub(super) const ALIGNMENT: u64 = 32;
 /// The key that says it.
 pub(super) const ALIGNMENT_KEY: &str = "general.alignment";
 
@@ -255,7 +255,7 @@ fn bools(cursor: &mut Cursor, n: usize) -> Result<Vec<u8>> {
     }
 }
 
-fn alignment(entry: &Entry) -> std::result::Result<u64, String> {
+pub(super) fn alignment(entry: &Entry) -> std::result::Result<u64, String> {
     let Some(n) = entry.unsigned().filter(|_| entry.kind == Kind::U32) else {
         return Err(format!("is of type {}, needed uint32", entry.kind.name()));
     };

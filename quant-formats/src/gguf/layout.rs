@@ -7,13 +7,9 @@ use quant_core::plan::{Plan, Planned};
 use quant_core::{Error, Result, Scheme, ggml};
 
 use super::entry::{Entry, Kind, find};
-use super::header::{ALIGNMENT_KEY, MAX_NAME, name_problem};
+use super::header::{self, ALIGNMENT, ALIGNMENT_KEY, MAX_NAME, MAX_RANK, name_problem};
 use crate::checkpoint::Place;
 
-/// The alignment of files that do not say.
-pub(crate) const ALIGNMENT: u64 = 32;
-/// The most dimensions of a tensor.
-const MAX_DIMS: usize = 4;
 /// The version that is written.
 const VERSION: u32 = 3;
 
@@ -138,12 +134,9 @@ impl Info {
 }
 
 /// The alignment that the metadata asks for.
-pub(crate) fn alignment(kv: &[Entry]) -> Result<u64> {
-    let Some(entry) = find(kv, ALIGNMENT_KEY) else { return Ok(ALIGNMENT) };
-    match entry.unsigned() {
-        Some(n) if entry.kind == Kind::U32 && n.is_power_of_two() => Ok(n),
-        _ => Err(Error::request("general.alignment: needed a uint32 that is a power of two")),
-    }
+fn alignment(kv: &[Entry]) -> Result<u64> {
+    let asked = find(kv, ALIGNMENT_KEY).map(header::alignment).transpose();
+    Ok(asked.map_err(|problem| Error::request(format!("{ALIGNMENT_KEY}: {problem}")))?.unwrap_or(ALIGNMENT))
 }
 
 /// The keys that say how a model is split.
@@ -213,8 +206,8 @@ fn info(tensor: usize, planned: &Planned, offset: u64, keep_dims: bool) -> Resul
         let (name, n) = (Printable(name), name.len());
         return Err(Error::request(format!("tensor '{name}': its name has {n} bytes, in GGUF a name has at most {MAX_NAME}")));
     }
-    if dims.len() > MAX_DIMS {
-        return Err(Error::request(format!("tensor '{name}': found {} dimensions, a GGUF tensor has at most {MAX_DIMS}", dims.len())));
+    if dims.len() > MAX_RANK as usize {
+        return Err(Error::request(format!("tensor '{name}': found {} dimensions, a GGUF tensor has at most {MAX_RANK}", dims.len())));
     }
     Ok(Info { tensor, name: name.clone(), dims, type_id, offset })
 }
