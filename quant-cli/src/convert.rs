@@ -62,6 +62,7 @@ pub fn run(args: &ConvertArgs) -> Result<Outcome> {
     let mut request = request(args)?;
     let opening = quant_formats::Opening { io: args.io.into(), unknown_types: args.gguf.unknown_types };
     let checkpoint = quant_formats::open(&args.input, opening)?;
+    refuse_unclear_name(args, &request, &checkpoint)?;
     // A set comes back as a set.
     let n_files = checkpoint.origin.as_ref().map_or(0, |origin| origin.files.len());
     if args.to == Some(Form::Gguf) && n_files > 1 && Target::of(&args.output).ok() != Some(Target::Gguf) {
@@ -91,6 +92,19 @@ pub fn run(args: &ConvertArgs) -> Result<Outcome> {
     }
     report.notes.iter().for_each(|text| note(text));
     Ok(Outcome::ok(report.text()))
+}
+
+/// Refuses names that most likely mean something else: a folder for a file, no ending for GGUF.
+fn refuse_unclear_name(args: &ConvertArgs, request: &Request, checkpoint: &Checkpoint) -> Result<()> {
+    let name = args.output.display();
+    if !request.target.is_folder() && args.output.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(Error::request(format!("{name}: the result is a file, its name cannot end in '/'")));
+    }
+    if args.to.is_none() && request.target == Target::Hf && !checkpoint.kv.is_empty() {
+        let problem = "would be a folder of safetensors, which GGUF models hardly need";
+        return Err(Error::request(format!("{name}: {problem}; end the name in .gguf, .safetensors or .bqt, or say --to hf or --to gguf")));
+    }
+    Ok(())
 }
 
 /// What a user should know about this request.
@@ -201,7 +215,7 @@ fn rule(text: &str) -> Result<Rule> {
 }
 
 fn scheme(text: &str) -> Result<Scheme> {
-    let unknown = |e: quant_core::scheme::BadScheme| Error::request(format!("{e}; or a mix of llama-quantize such as q4_k_m, iq3_xs"));
+    let unknown = |e: quant_core::scheme::BadScheme| Error::request(format!("--type: {e}; or a mix of llama-quantize such as q4_k_m, iq3_xs"));
     let scheme = text.parse().map_err(unknown)?;
     match scheme {
         Scheme::Ggml(_) => Err(Error::request(format!(

@@ -13,6 +13,8 @@ use crate::report::{bold, table};
 const ITEMS: u64 = 4;
 /// Items of an array that are shown with `--all`.
 const ALL_ITEMS: u64 = 1 << 20;
+/// Items of an array that the text shows at most.
+const LINES: usize = 32;
 /// Characters of a value on a line of the table.
 const WIDTH: usize = 60;
 
@@ -85,8 +87,9 @@ impl Row {
         let text = match &self.value {
             serde_json::Value::String(text) => text.clone(),
             serde_json::Value::Array(items) => {
-                let mut shown: Vec<String> = items.iter().map(ToString::to_string).collect();
-                if self.count.is_some_and(|n| n > items.len() as u64) {
+                // All of a vocabulary is for programs; they get it from --json.
+                let mut shown: Vec<String> = items.iter().take(LINES).map(ToString::to_string).collect();
+                if self.count.is_some_and(|n| n > shown.len() as u64) {
                     shown.push("…".into());
                 }
                 format!("{} items: {}", self.count.unwrap_or_default(), shown.join(", "))

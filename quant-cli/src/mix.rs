@@ -52,7 +52,7 @@ pub fn notes(mix: &Mix, checkpoint: &Checkpoint, plan: &Plan) -> Vec<String> {
     let is_quantized = mix.options.ftype.default_scheme().is_quantized();
     if checkpoint.kv.is_empty() && is_quantized && !mix.options.pure {
         let what = "a mix goes by the tensor names and the metadata of GGUF, which this model does not have";
-        notes.push(format!("{what}: most matrices get {}", mix.options.ftype.default_scheme()));
+        notes.push(format!("{what}: its rules for single tensors do not apply"));
     }
     let lacks = |t: &&Planned| !t.copied && matches!(t.scheme, Scheme::Ggml(_)) && t.importance.is_none();
     let mut lacking = plan.tensors.iter().filter(lacks);
@@ -61,7 +61,7 @@ pub fn notes(mix: &Mix, checkpoint: &Checkpoint, plan: &Plan) -> Vec<String> {
             0 => String::new(),
             n => format!(" and {n} more"),
         };
-        notes.push(format!("{path} has no entry for {}{more}, quantized without importance", first.name));
+        notes.push(format!("{}{more}: quantized without importance, as {path} has no entry that may be used", first.name));
     }
     notes
 }
@@ -114,7 +114,7 @@ fn tensor_type(option: &str, text: &str) -> Result<Scheme> {
     let known = scheme.filter(|s| matches!(s, Scheme::Ggml(_)) || matches!(s, Scheme::Dense(d) if d.is_weight()));
     known
         .filter(|s| quant_core::ggml::id_of(*s).is_some())
-        .ok_or_else(|| Error::request(format!("{option} '{text}': is not a type that ggml quantizes to, such as q4_k, iq4_xs, mxfp4, f16")))
+        .ok_or_else(|| Error::request(format!("{option}: '{text}' is not a type that ggml quantizes to, such as q4_k, iq4_xs, mxfp4, f16")))
 }
 
 /// All `REGEX=TYPE` texts: those of the options, then those of the file.

@@ -68,6 +68,7 @@ impl Staged {
         let target = plain(target);
         checks::names(&target, &files)?;
         let parent = checks::target(&target, true, force, inputs)?;
+        checks::replaced(&target, &files)?;
         temporary::remove_stale(parent, &target);
         checks::free_space(&target, parent, files.iter().map(|f| f.n_bytes))?;
         let temporary = Temporary::folder(parent, &target)?;
@@ -315,7 +316,7 @@ mod tests {
         }
         let folder = [Identity::of(&model).unwrap()];
         assert!(message(Staged::folder(&model, two_files(), true, &folder)).contains("is an input"));
-        assert!(Staged::folder(&cache, two_files(), true, &[]).is_ok());
+        assert!(message(Staged::folder(&cache, two_files(), true, &[])).contains("holds 'link', which is no part of the output"));
     }
 
     #[test]
@@ -339,7 +340,7 @@ mod tests {
             (dir.path().join("file"), dir.path().join("folder"), dir.path().join("link"), dir.path().join("elsewhere"));
         std::fs::write(&file, "old").unwrap();
         std::fs::create_dir(&folder).unwrap();
-        std::fs::write(folder.join("old"), "old").unwrap();
+        std::fs::write(folder.join("a"), "old").unwrap();
         std::fs::create_dir(&elsewhere).unwrap();
         std::fs::write(elsewhere.join("kept"), "kept").unwrap();
         symlink("elsewhere", &link).unwrap();
@@ -348,8 +349,10 @@ mod tests {
             put_folder(target, true).unwrap();
             assert!(is_new_folder(target) && !target.is_symlink());
         }
-        put_file(&folder, b"file", true).unwrap();
-        assert_eq!(std::fs::read(&folder).unwrap(), b"file");
+        assert!(message(put_file(&folder, b"file", true)).contains("is a folder, which a file does not replace"));
+        std::fs::write(folder.join("thesis.txt"), "years of work").unwrap();
+        assert!(message(put_folder(&folder, true)).contains("holds 'thesis.txt'"));
+        assert_eq!(listing(&folder), ["a", "b", "thesis.txt"]);
         assert_eq!(listing(dir.path()), ["elsewhere", "file", "folder", "link"]);
         assert_eq!(listing(&elsewhere), ["kept"]);
     }

@@ -27,9 +27,9 @@ pub const CASES: [(&str, &[&str], &str, &str); 45] = [
     ("shard_size_huge", &["convert", "m", "out/x", "--max-shard-size", "99999999999TB"], "--max-shard-size", "out of range"),
     ("shard_size_of_a_file", &["convert", "m", "out/x.bqt", "--max-shard-size", "5GB"], "--max-shard-size", "needs a folder as output"),
     ("shard_size_of_one_file", &["convert", "m", "out/x.safetensors", "--max-shard-size", "5GB"], "--max-shard-size", "needs a folder as output"),
-    ("gguf_by_name", &["convert", "m", "out/x.gguf"], "x.gguf", "writing GGUF is not yet possible"),
-    ("gguf_by_name_in_capitals", &["convert", "m", "out/x.GGUF"], "x.GGUF", "writing GGUF is not yet possible"),
-    ("gguf_by_option", &["convert", "m", "out/x", "--to", "gguf"], "--to", "writing GGUF is not yet possible"),
+    ("gguf_has_no_nf4", &["convert", "m", "out/x.gguf", "--type", "nf4"], "mlp", "GGUF has no type for nf4"),
+    ("gguf_file_of_shards", &["convert", "m", "out/x.GGUF", "--max-shard-size", "1MB"], "--max-shard-size", "needs a folder as output"),
+    ("gguf_mix_unknown", &["convert", "m", "out/x", "--to", "gguf", "--type", "q4_k_x"], "--type", "unknown scheme 'q4_k_x'"),
     ("form_unknown", &["convert", "m", "out/x", "--to", "onnx"], "--to", "invalid value 'onnx'"),
     ("affine_to_a_folder", &["convert", "m", "out/x", "--type", "affine4"], "up_proj.weight", "safetensors has no layout for affine4"),
     (

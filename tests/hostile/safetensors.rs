@@ -200,7 +200,7 @@ const RAW: [(&str, Make, &str); 37] = [
     ("git_lfs_pointer", || b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n".to_vec(), "not a safetensors file"),
     ("pickle", || b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01cposix\nsystem\nq\x02.".to_vec(), "not a safetensors file"),
     ("zip_appended", || [file(TWO.as_bytes(), 12), b"PK\x05\x06".to_vec(), vec![0; 18]].concat(), "22 bytes lie after the last tensor"),
-    ("gguf", || [b"GGUF\x03\0\0\0".as_slice(), &[0; 16]].concat(), "is a GGUF file; reading GGUF is not yet possible"),
+    ("gguf", || [b"GGUF\x03\0\0\0".as_slice(), &[0; 16]].concat(), "is a GGUF file, whatever its name says; rename it to .gguf"),
     ("depth_20000_as_tensor", || file(&nested("{\"a\":", "[", 20_000), 0), "invalid type: sequence"),
     ("depth_20000_in_field", || file(&nested("{\"a\":{\"x\":", "[", 20_000), 0), "recursion limit exceeded"),
     ("depth_20000_of_objects", || file(&nested("{\"a\":{\"x\":", "{\"y\":", 20_000), 0), "recursion limit exceeded"),

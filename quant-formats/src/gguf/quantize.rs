@@ -94,6 +94,9 @@ fn renumbering<'a>(names: impl Iterator<Item = &'a str>, pruned: &[u64]) -> Resu
             number
         });
     }
+    if numbers.values().all(Option::is_none) {
+        return Err(Error::request("--prune-layers: no layer would be left"));
+    }
     match pruned.iter().find(|layer| !numbers.contains_key(layer)) {
         Some(layer) => Err(Error::request(format!("--prune-layers: the model has no layer {layer}"))),
         None => Ok(numbers),

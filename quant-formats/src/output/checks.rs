@@ -1,6 +1,7 @@
 //! What is checked before anything is created.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -55,6 +56,9 @@ fn existing(target: &Path, found: &Metadata, folder: bool, force: bool, inputs: 
         if force && holds_folder(target) {
             return request("holds other folders, which replacing it would delete; the output needs another name");
         }
+        if force && !folder && !is_empty(target) {
+            return request("is a folder, which a file does not replace; the output needs another name");
+        }
     }
     if force || (folder && found.is_dir() && is_empty(target)) { Ok(()) } else { Err(exists(target)) }
 }
@@ -63,6 +67,38 @@ fn existing(target: &Path, found: &Metadata, folder: bool, force: bool, inputs: 
 fn is_around_here(found: &Metadata) -> bool {
     let Ok(here) = std::env::current_dir() else { return false };
     here.ancestors().any(|folder| Identity::of(folder).is_ok_and(|identity| identity == Identity::from(found)))
+}
+
+/// Checks that nothing is in the folder `target` but what an earlier output of the same kind has left there: the names of
+/// `files`, whatever their numbers, or the usual ones of a model.
+pub(super) fn replaced(target: &Path, files: &[NewFile]) -> Result<()> {
+    const USUAL: [&str; 3] = ["model.safetensors", "model.safetensors.index.json", "model-#-of-#.safetensors"];
+    let known: HashSet<String> = files.iter().map(|f| numberless(&f.name)).chain(USUAL.map(str::to_owned)).collect();
+    let is_foreign = |name: &OsString| !known.contains(&numberless(&name.to_string_lossy()));
+    // A link is replaced, not what it leads to.
+    let is_folder = fs::symlink_metadata(target).is_ok_and(|found| found.is_dir());
+    let mut names = list(target).into_iter().filter(|_| is_folder).flatten();
+    match names.find(is_foreign) {
+        Some(name) => {
+            let name = Printable(&name.to_string_lossy()).to_string();
+            let what = format!("{}: holds '{name}', which is no part of the output and would be deleted", shown(target));
+            Err(Error::request(format!("{what}; the output needs another name, or an empty folder")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A name with `#` for each of its numbers.
+fn numberless(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        if !c.is_ascii_digit() {
+            out.push(c);
+        } else if !out.ends_with('#') {
+            out.push('#');
+        }
+    }
+    out
 }
 
 fn is_empty(folder: &Path) -> bool {
