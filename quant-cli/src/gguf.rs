@@ -11,10 +11,10 @@ use crate::report::{bold, table};
 
 /// Items of an array that are shown.
 const ITEMS: u64 = 4;
-/// Items of an array that are shown with `--all`.
-const ALL_ITEMS: u64 = 1 << 20;
+/// Items of an array that `--all --json` gives.
+const ALL_ITEMS: u64 = 1 << 19;
 /// Items of an array that the text shows at most.
-const LINES: usize = 32;
+const LINES: u64 = 32;
 /// Characters of a value on a line of the table.
 const WIDTH: usize = 60;
 
@@ -38,11 +38,17 @@ struct Row {
 
 impl Report {
     /// Reads what is to be shown; none for a model without metadata of GGUF.
-    pub fn new(checkpoint: &Checkpoint, all: bool) -> Result<Option<Report>> {
+    pub fn new(checkpoint: &Checkpoint, all: bool, json: bool) -> Result<Option<Report>> {
         if checkpoint.kv.is_empty() && checkpoint.format != quant_formats::Format::Gguf {
             return Ok(None);
         }
-        let row = |entry: &Entry| Row::new(checkpoint, entry, if all { ALL_ITEMS } else { ITEMS });
+        // All of a vocabulary is for programs.
+        let most = match (all, json) {
+            (true, true) => ALL_ITEMS,
+            (true, false) => LINES,
+            (false, _) => ITEMS,
+        };
+        let row = |entry: &Entry| Row::new(checkpoint, entry, most);
         let said = find_entry(&checkpoint.kv, "general.file_type").and_then(Entry::unsigned);
         let ftype = |id: u64| u32::try_from(id).ok().and_then(Ftype::from_id);
         let name = |id: u64| ftype(id).map_or(format!("unknown ({id})"), |f| f.name().to_owned());
@@ -87,8 +93,7 @@ impl Row {
         let text = match &self.value {
             serde_json::Value::String(text) => text.clone(),
             serde_json::Value::Array(items) => {
-                // All of a vocabulary is for programs; they get it from --json.
-                let mut shown: Vec<String> = items.iter().take(LINES).map(ToString::to_string).collect();
+                let mut shown: Vec<String> = items.iter().map(ToString::to_string).collect();
                 if self.count.is_some_and(|n| n > shown.len() as u64) {
                     shown.push("…".into());
                 }

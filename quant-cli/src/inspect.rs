@@ -73,17 +73,17 @@ struct SideFile {
 pub fn run(args: &InspectArgs) -> Result<Outcome> {
     let opening = quant_formats::Opening { io: args.io.into(), unknown_types: args.unknown_types };
     let checkpoint = quant_formats::open(&args.path, opening)?;
-    let report = Report::new(&checkpoint, args.all)?;
+    let report = Report::new(&checkpoint, args.all, args.json)?;
     Ok(Outcome::ok(if args.json { report::json(&report)? } else { report.text(args.all) }))
 }
 
 impl Report {
-    fn new(checkpoint: &Checkpoint, all: bool) -> Result<Report> {
+    fn new(checkpoint: &Checkpoint, all: bool, json: bool) -> Result<Report> {
         let tensors = checkpoint.tensors();
         let parameters = tensors.iter().filter(|t| t.is_weight()).map(Tensor::n_elements).sum();
         let stored = tensors.iter().map(Tensor::n_bytes).sum();
         let config = checkpoint.config().ok().flatten().and_then(|b| Config::parse(&b).ok());
-        let gguf = gguf::Report::new(checkpoint, all)?;
+        let gguf = gguf::Report::new(checkpoint, all, json)?;
         let architecture = config.as_ref().and_then(|c| c.architectures().into_iter().next().or_else(|| c.model_type()));
         Ok(Report {
             path: checkpoint.path.display().to_string(),

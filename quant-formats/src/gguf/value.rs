@@ -3,7 +3,7 @@
 use quant_core::Result;
 
 use super::entry::{Entry, Kind, Scalar};
-use crate::checkpoint::{At, Checkpoint};
+use crate::checkpoint::Checkpoint;
 
 /// A decoded value.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,35 +18,43 @@ pub enum Value {
 
 /// The longest string that is shown whole, in bytes.
 const MAX_TEXT: u64 = 1 << 20;
+/// Bytes that are read at once.
+const PIECE: usize = 64 << 10;
 /// How deep arrays may hold arrays; readers refuse deeper ones.
 const MAX_DEPTH: u32 = 8;
 
 impl Entry {
-    /// Decodes the value; of an array at most the first `most` items.
+    /// Decodes the value; of an array at most the first `most` items, those of arrays in it counted too.
     ///
     /// # Errors
     /// If the file cannot be read, or has changed.
     pub fn value(&self, checkpoint: &Checkpoint, most: u64) -> Result<Value> {
-        let mut cursor = Cursor { checkpoint, at: &self.at, offset: 0 };
-        cursor.value(self.kind, most, 0)
+        let mut cursor = Cursor { checkpoint, entry: self, offset: 0, buffer: Vec::new(), start: 0, left: most };
+        cursor.value(self.kind, 0)
     }
 }
 
 /// A walk over the bytes of a value, which a reader has checked.
 struct Cursor<'a> {
     checkpoint: &'a Checkpoint,
-    at: &'a At,
+    entry: &'a Entry,
     offset: u64,
+    /// Bytes from `start` on.
+    buffer: Vec<u8>,
+    start: u64,
+    /// Items that are still wanted.
+    left: u64,
 }
 
 impl Cursor<'_> {
-    fn value(&mut self, kind: Kind, most: u64, depth: u32) -> Result<Value> {
+    fn value(&mut self, kind: Kind, depth: u32) -> Result<Value> {
         match kind {
             Kind::String => {
                 let len = self.u64()?;
                 let mut bytes = vec![0; len.min(MAX_TEXT) as usize];
-                self.checkpoint.read_at(self.at, self.offset, &mut bytes)?;
-                self.offset += len;
+                let end = self.offset + len;
+                self.bytes(&mut bytes)?;
+                self.offset = end;
                 Ok(Value::Text(String::from_utf8_lossy(&bytes).into_owned()))
             }
             Kind::Array => {
@@ -55,9 +63,13 @@ impl Cursor<'_> {
                 let n = self.u64()?;
                 let kind = Kind::from_id(u32::from_le_bytes(id)).filter(|_| depth < MAX_DEPTH);
                 let Some(kind) = kind else { return Ok(Value::Array(Vec::new())) };
-                // Items of an inner array cannot be skipped unread.
-                let most = if depth == 0 { n.min(most) } else { n };
-                (0..most).map(|_| self.value(kind, most, depth + 1)).collect::<Result<_>>().map(Value::Array)
+                let mut items = Vec::new();
+                // Where the end of an inner array is not reached, nothing after it is known: the count is used up then.
+                while (items.len() as u64) < n && self.left > 0 {
+                    self.left -= 1;
+                    items.push(self.value(kind, depth + 1)?);
+                }
+                Ok(Value::Array(items))
             }
             scalar => {
                 let mut bytes = [0; 8];
@@ -75,7 +87,18 @@ impl Cursor<'_> {
     }
 
     fn bytes(&mut self, out: &mut [u8]) -> Result<()> {
-        self.checkpoint.read_at(self.at, self.offset, out)?;
+        let buffered = self.offset.checked_sub(self.start).and_then(|skip| self.buffer.get(skip as usize..)).unwrap_or_default();
+        match buffered.get(..out.len()) {
+            Some(bytes) => out.copy_from_slice(bytes),
+            None if out.len() > PIECE => self.checkpoint.read_at(&self.entry.at, self.offset, out)?,
+            None => {
+                let len = self.entry.n_bytes.saturating_sub(self.offset).min(PIECE as u64).max(out.len() as u64);
+                self.buffer.resize(len as usize, 0);
+                self.checkpoint.read_at(&self.entry.at, self.offset, &mut self.buffer)?;
+                self.start = self.offset;
+                out.copy_from_slice(&self.buffer[..out.len()]);
+            }
+        }
         self.offset += out.len() as u64;
         Ok(())
     }
