@@ -12,7 +12,7 @@ use quant_core::{Dtype, Error, Result, Scheme};
 use quant_formats::Checkpoint;
 use quant_formats::convert::{self, Request, Target};
 use quant_formats::gguf::{self, find_entry};
-use quant_formats::input::Input;
+use quant_formats::input::{Identity, Input};
 use serde::Serialize;
 
 use crate::args::{BnbProfile, ConvertArgs, Form, NonFinite};
@@ -99,6 +99,11 @@ fn refuse_unclear_name(args: &ConvertArgs, request: &Request, checkpoint: &Check
     let name = args.output.display();
     if !request.target.is_folder() && args.output.as_os_str().as_encoded_bytes().ends_with(b"/") {
         return Err(Error::request(format!("{name}: the result is a file, its name cannot end in '/'")));
+    }
+    for input in args.recipe.iter().chain(&args.gguf.tensor_type_file) {
+        if Identity::of(input).ok().is_some_and(|read| Identity::of(&args.output).is_ok_and(|there| there == read)) {
+            return Err(Error::request(format!("{name}: is an input; the output needs another name")));
+        }
     }
     if args.to.is_none() && request.target == Target::Hf && !checkpoint.kv.is_empty() {
         let problem = "would be a folder of safetensors, which GGUF models hardly need";

@@ -149,11 +149,14 @@ fn signal(child: &Child, signal: i32) {
 /// Arguments of a conversion of `m` to an output of each form.
 const OUTPUTS: [&str; 3] = ["out.safetensors", "out.bqt", "out"];
 
+/// What an earlier output may have left in a folder.
+const OLD: &str = "model-00001-of-00002.safetensors";
+
 /// Puts something in the way: a file, or for a folder a folder with a file in it.
 fn put_in_the_way(dir: &Path, name: &str) {
     if name == "out" {
         fs::create_dir(dir.join(name)).expect("made");
-        fs::write(dir.join(name).join("old"), "old").expect("written");
+        fs::write(dir.join(name).join(OLD), "old").expect("written");
     } else {
         fs::write(dir.join(name), "old").expect("written");
     }
@@ -170,7 +173,7 @@ fn an_existing_output_is_kept_without_force_and_replaced_with_it() {
         assert_eq!(state(dir.path()), before);
         assert!(run(dir.path(), &["convert", "m", name, "--type", "nf4", "--force"]).status.success());
         assert!(run(dir.path(), &["verify", name]).status.success(), "{name}");
-        assert!(!dir.path().join(name).join("old").exists());
+        assert!(!dir.path().join(name).join(OLD).exists());
     }
     assert_eq!(listing(dir.path()), ["m", "out", "out.bqt", "out.safetensors"]);
 }
