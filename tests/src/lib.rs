@@ -1,6 +1,7 @@
 //! What the whole-program tests share: the binary, the fixtures, files as tensors.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -40,6 +41,20 @@ pub fn command<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
 /// Runs the binary.
 pub fn quant<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Output {
     command(args).output().expect("the binary starts")
+}
+
+/// Runs a command and returns its peak resident set in bytes, as the system accounts for it.
+pub fn peak(mut command: Command) -> u64 {
+    let mut child = command.stdout(std::process::Stdio::null()).spawn().expect("the program starts");
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    let mut status = 0;
+    // SAFETY: the child is ours and not yet waited for; both pointers are to memory of the right size.
+    let pid = unsafe { libc::wait4(child.id() as i32, &mut status, 0, usage.as_mut_ptr()) };
+    assert_eq!(pid, child.id() as i32);
+    assert_eq!(std::process::ExitStatus::from_raw(status).code(), Some(0));
+    let _ = child.try_wait();
+    // SAFETY: wait4 filled it in, as its answer says.
+    unsafe { usage.assume_init() }.ru_maxrss as u64 * 1024
 }
 
 /// Runs the binary, which must succeed. Returns its stdout.

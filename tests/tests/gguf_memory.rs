@@ -2,11 +2,9 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Command;
 
-use quant_tests::command;
+use quant_tests::{command, peak};
 
 /// The columns of the tensor: a row is longer than any slab.
 const COLUMNS: u64 = 1 << 21;
@@ -45,20 +43,6 @@ fn imatrix(path: &Path) {
     let mut bytes = [&number(1)[..], &number(NAME.len()), NAME.as_bytes(), &number(1), &number(COLUMNS as usize)].concat();
     bytes.extend((0..COLUMNS).flat_map(|i| (1.0 + (i % 13) as f32).to_le_bytes()));
     std::fs::write(path, bytes).unwrap();
-}
-
-/// Runs a command and returns its peak resident set in bytes, as the system accounts for it.
-fn peak(mut command: Command) -> u64 {
-    let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    let mut status = 0;
-    // SAFETY: the child is ours and not yet waited for; both pointers are to memory of the right size.
-    let pid = unsafe { libc::wait4(child.id() as i32, &mut status, 0, usage.as_mut_ptr()) };
-    assert_eq!(pid, child.id() as i32);
-    assert_eq!(std::process::ExitStatus::from_raw(status).code(), Some(0));
-    let _ = child.try_wait();
-    // SAFETY: wait4 filled it in, as its answer says.
-    unsafe { usage.assume_init() }.ru_maxrss as u64 * 1024
 }
 
 #[test]

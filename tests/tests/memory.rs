@@ -2,11 +2,10 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
-use quant_tests::command;
+use quant_tests::{command, peak};
 
 /// A file with one matrix of `rows` × 4096 and eight of a sixteenth of it, in bf16. A pattern stands at the start of each
 /// mebibyte; the rest are holes, which read as zeros.
@@ -30,20 +29,6 @@ fn model(path: &Path, rows: u64) -> u64 {
     }
     file.set_len(start + next).unwrap();
     next
-}
-
-/// Runs a command and returns its peak resident set in bytes, as the system accounts for it.
-fn peak(mut command: Command) -> u64 {
-    let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    let mut status = 0;
-    // SAFETY: the child is ours and not yet waited for; both pointers are to memory of the right size.
-    let pid = unsafe { libc::wait4(child.id() as i32, &mut status, 0, usage.as_mut_ptr()) };
-    assert_eq!(pid, child.id() as i32);
-    assert_eq!(std::process::ExitStatus::from_raw(status).code(), Some(0));
-    let _ = child.try_wait();
-    // SAFETY: wait4 filled it in, as its answer says.
-    unsafe { usage.assume_init() }.ru_maxrss as u64 * 1024
 }
 
 #[test]
