@@ -162,7 +162,34 @@ pub struct ConvertArgs {
     pub json: bool,
     #[command(flatten)]
     #[allow(missing_docs, reason = "a comment here would be shown as the help of the command")]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a comment here would be shown as the help of the command")]
     pub gguf: GgufArgs,
+}
+
+/// Options of the way between Hugging Face and GGUF, under the names of convert_hf_to_gguf.py.
+#[derive(ClapArgs)]
+#[command(next_help_heading = "Hugging Face to GGUF and back")]
+pub struct ModelArgs {
+    /// The type of the GGUF model before any mix: auto takes that of the first matrix, f16 or bf16
+    #[arg(long, value_name = "auto|f32|f16|bf16|q8_0|tq1_0|tq2_0")]
+    pub outtype: Option<String>,
+    /// The name of the model in its metadata
+    #[arg(long, value_name = "NAME")]
+    pub model_name: Option<String>,
+    /// Take metadata from a JSON file, before that of the model
+    #[arg(long, value_name = "FILE")]
+    pub metadata: Option<PathBuf>,
+    /// Write metadata and vocabulary, no tensors
+    #[arg(long)]
+    pub vocab_only: bool,
+    /// The name of the pre-tokenizer, where it is not known
+    #[arg(long, value_name = "NAME")]
+    pub pre: Option<String>,
+    /// Keep names and layouts of tensors; what results is no model that llama.cpp or transformers loads
+    #[arg(long)]
+    pub generic: bool,
 }
 
 /// Options that GGUF has, under the names of llama-quantize where that has them.

@@ -17,10 +17,10 @@ use serde::Serialize;
 
 use crate::args::{BnbProfile, ConvertArgs, Form, NonFinite};
 use crate::inspect::shape;
-use crate::mix;
 use crate::progress::Progress;
 use crate::report::{self, Outcome, bold, note, table};
 use crate::size::{bytes, count, duration};
+use crate::{mix, model};
 
 /// How the reasons of fallbacks begin.
 const FALLBACK: &str = "fallback";
@@ -68,6 +68,7 @@ pub fn run(args: &ConvertArgs) -> Result<Outcome> {
     if args.to == Some(Form::Gguf) && n_files > 1 && Target::of(&args.output).ok() != Some(Target::Gguf) {
         request.target = Target::GgufSet;
     }
+    let checkpoint = model::mapped(args, &mut request, checkpoint)?;
     let mut plan = convert::plan(&checkpoint, &request).map_err(|e| e.of(&args.input))?;
     let mut tallies = Vec::new();
     if !args.dry_run {
@@ -148,7 +149,7 @@ fn gguf_notes(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Vec<St
         notes.push("the names are those of GGUF and there is no config.json: transformers does not load the result as a model".into());
     }
     let said = find_entry(&checkpoint.kv, "general.file_type").and_then(gguf::Entry::unsigned);
-    if let Some(said) = said.filter(|_| is_gguf && request.mix.is_none() && plan.tensors.iter().any(|t| !t.copied)) {
+    if let Some(said) = said.filter(|_| is_gguf && request.schemes.is_empty() && request.mix.is_none() && plan.tensors.iter().any(|t| !t.copied)) {
         notes.push(format!("general.file_type still says {said}; --set general.file_type=u32:N changes it"));
     }
     if is_gguf && checkpoint.metadata.iter().any(|(key, _)| key != "format") {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use quant_core::Result;
 use quant_core::source::{Source, Tensor};
-use quant_core::{Result, Scheme};
 use quant_formats::Checkpoint;
 use quant_formats::hf::config::Config;
 use quant_formats::safetensors::order;
@@ -72,7 +72,12 @@ struct SideFile {
 /// Runs the command.
 pub fn run(args: &InspectArgs) -> Result<Outcome> {
     let opening = quant_formats::Opening { io: args.io.into(), unknown_types: args.unknown_types };
-    let checkpoint = quant_formats::open(&args.path, opening)?;
+    let mut checkpoint = quant_formats::open(&args.path, opening)?;
+    match quant_formats::foreign::unpack(&checkpoint) {
+        Ok(Some(unpacking)) => checkpoint = quant_formats::foreign::logical(checkpoint, unpacking, quant_formats::foreign::Form::Dense)?,
+        Ok(None) => {}
+        Err(error) => checkpoint.notes.push(format!("shown as it is stored: {error}")),
+    }
     let report = Report::new(&checkpoint, args.all, args.json)?;
     Ok(Outcome::ok(if args.json { report::json(&report)? } else { report.text(args.all) }))
 }
@@ -81,7 +86,7 @@ impl Report {
     fn new(checkpoint: &Checkpoint, all: bool, json: bool) -> Result<Report> {
         let tensors = checkpoint.tensors();
         let parameters = tensors.iter().filter(|t| t.is_weight()).map(Tensor::n_elements).sum();
-        let stored = tensors.iter().map(Tensor::n_bytes).sum();
+        let stored = tensors.iter().map(Tensor::stored_bytes).sum();
         let config = checkpoint.config().ok().flatten().and_then(|b| Config::parse(&b).ok());
         let gguf = gguf::Report::new(checkpoint, all, json)?;
         let architecture = config.as_ref().and_then(|c| c.architectures().into_iter().next().or_else(|| c.model_type()));
@@ -176,8 +181,8 @@ impl SchemeRow {
 
 impl TensorRow {
     fn new(t: &Tensor) -> TensorRow {
-        let (name, shape, scheme) = (t.name.clone(), t.shape.clone(), t.scheme.to_string());
-        TensorRow { name, shape, scheme, dtype: t.dtype.name(), role: t.role.name(), bytes: t.n_bytes() }
+        let (name, shape, scheme) = (t.name.clone(), t.shape.clone(), t.stored_as());
+        TensorRow { name, shape, scheme, dtype: t.dtype.name(), role: t.role.name(), bytes: t.stored_bytes() }
     }
 
     fn cells(&self, name: String, n: usize, size: u64) -> Vec<String> {
@@ -194,7 +199,8 @@ fn in_order(tensors: &[Tensor]) -> Vec<TensorRow> {
 
 /// How a model is quantized, in a few words.
 fn quantization(checkpoint: &Checkpoint, config: Option<&Config>) -> Option<String> {
-    let mut found: Vec<String> = checkpoint.tensors.iter().map(|t| t.scheme).filter(|s| s.is_quantized()).map(|s: Scheme| s.to_string()).collect();
+    let is_quantized = |t: &&Tensor| t.packed.is_some() || t.scheme.is_quantized();
+    let mut found: Vec<String> = checkpoint.tensors.iter().filter(is_quantized).map(Tensor::stored_as).collect();
     found.sort();
     found.dedup();
     if !found.is_empty() {
@@ -207,14 +213,14 @@ fn quantization(checkpoint: &Checkpoint, config: Option<&Config>) -> Option<Stri
 fn schemes(tensors: &[Tensor]) -> Vec<SchemeRow> {
     let mut rows: Vec<SchemeRow> = Vec::new();
     for t in tensors {
-        let scheme = t.scheme.to_string();
+        let scheme = t.stored_as();
         let i = rows.iter().position(|r| r.scheme == scheme).unwrap_or_else(|| {
             rows.push(SchemeRow { scheme, tensors: 0, parameters: 0, bytes: 0, bits_per_weight: 0.0 });
             rows.len() - 1
         });
         rows[i].tensors += 1;
         rows[i].parameters += t.n_elements();
-        rows[i].bytes += t.n_bytes();
+        rows[i].bytes += t.stored_bytes();
     }
     rows.iter_mut().for_each(|r| r.bits_per_weight = bits(r.bytes, r.parameters));
     rows.sort_by_key(|r| std::cmp::Reverse(r.bytes));

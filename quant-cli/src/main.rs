@@ -7,6 +7,7 @@ mod convert;
 mod gguf;
 mod inspect;
 mod mix;
+mod model;
 mod progress;
 mod report;
 mod size;

@@ -17,6 +17,17 @@ pub struct Tensor {
     pub role: Role,
     /// Its stored parts: those of `scheme.codec(shape)`, in that order, then any that only its container needs.
     pub parts: Vec<Stored>,
+    /// How it lies in its file, if its parts are made from that while they are read.
+    pub packed: Option<Packed>,
+}
+
+/// How a tensor lies in its file that is unpacked while it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// The scheme, in the words of its library.
+    pub label: String,
+    /// Its size in bytes.
+    pub n_bytes: u64,
 }
 
 /// One stored part of a tensor.
@@ -41,6 +52,16 @@ impl Tensor {
     /// The bytes of all its parts.
     pub fn n_bytes(&self) -> u64 {
         self.parts.iter().map(|p| p.n_bytes).sum()
+    }
+
+    /// The scheme as it lies in its file, for people.
+    pub fn stored_as(&self) -> String {
+        self.packed.as_ref().map_or_else(|| self.scheme.to_string(), |packed| packed.label.clone())
+    }
+
+    /// The bytes that it has in its file.
+    pub fn stored_bytes(&self) -> u64 {
+        self.packed.as_ref().map_or_else(|| self.n_bytes(), |packed| packed.n_bytes)
     }
 
     /// Whether its numbers are weights, which can be decoded to f32.

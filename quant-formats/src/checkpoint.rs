@@ -4,6 +4,7 @@
 //! header whole and fills in this table; after that all formats are read by the same few lines.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use quant_core::source::{Source, Tensor};
 use quant_core::{Error, Result};
@@ -49,7 +50,36 @@ pub enum At {
     },
     /// Bytes that the reader derived from the header.
     Bytes(Vec<u8>),
+    /// Bytes that are made of others while they are read.
+    Made(Made),
 }
+
+/// Bytes that are made of other tensors while they are read.
+pub trait Make: Send + Sync + std::fmt::Debug {
+    /// Fills `out` with the bytes from `offset` on. `from` is the checkpoint that was opened.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    fn read(&self, from: &Checkpoint, offset: u64, out: &mut [u8]) -> Result<()>;
+
+    /// The file that holds them, if it is one; for messages.
+    fn file<'a>(&'a self, from: &'a Checkpoint) -> Option<&'a Path> {
+        let _ = from;
+        None
+    }
+}
+
+/// A shared [`Make`]. Equal only to itself.
+#[derive(Clone, Debug)]
+pub struct Made(pub Arc<dyn Make>);
+
+impl PartialEq for Made {
+    fn eq(&self, other: &Made) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Made {}
 
 /// A file that belongs to the model and is not made of tensors: config.json, a tokenizer, a licence.
 #[derive(Clone, Debug)]
@@ -141,6 +171,8 @@ pub struct Checkpoint {
     pub origin: Option<Origin>,
     /// What a user should know: files that are not carried along, totals that do not add up.
     pub notes: Vec<String>,
+    /// The checkpoint that was opened, if this one shows its tensors under other names and layouts. It has no inputs of its own.
+    pub base: Option<Arc<Checkpoint>>,
 }
 
 impl Origin {
@@ -164,6 +196,11 @@ impl Origin {
 }
 
 impl Checkpoint {
+    /// The checkpoint that has the files: this one, or the one that it shows.
+    pub fn opened(&self) -> &Checkpoint {
+        self.base.as_ref().map_or(self, |base| base.opened())
+    }
+
     /// Whether `n_bytes` bytes that lie at `at` are all zero.
     fn is_zero(&self, at: &At, n_bytes: u64) -> Result<bool> {
         const PIECE: u64 = 1 << 16;
@@ -184,7 +221,8 @@ impl Checkpoint {
     /// If the file cannot be read or has changed.
     pub fn read_at(&self, at: &At, offset: u64, out: &mut [u8]) -> Result<()> {
         match at {
-            At::File { input, offset: base } => self.inputs[*input].read_at(base + offset, out),
+            At::File { input, offset: base } => self.opened().inputs[*input].read_at(base + offset, out),
+            At::Made(made) => made.0.read(self.opened(), offset, out),
             At::Bytes(bytes) => {
                 let range = usize::try_from(offset).ok().and_then(|start| bytes.get(start..start.checked_add(out.len())?));
                 let bytes = range.ok_or_else(|| Error::file(&self.path, "a derived part is shorter than its size"))?;
@@ -220,7 +258,7 @@ impl Checkpoint {
     /// # Errors
     /// If the path it was opened by leads nowhere any more.
     pub fn identities(&self) -> Result<Vec<Identity>> {
-        let files = self.inputs.iter().map(Input::identity);
+        let files = self.opened().inputs.iter().map(Input::identity);
         Ok(files.chain([Identity::of(&self.path)?]).collect())
     }
 
@@ -229,13 +267,14 @@ impl Checkpoint {
     /// # Errors
     /// Naming the first that has.
     pub fn check_unchanged(&self) -> Result<()> {
-        self.inputs.iter().try_for_each(Input::check_unchanged)
+        self.opened().inputs.iter().try_for_each(Input::check_unchanged)
     }
 
     /// The file that holds a tensor's first part; for messages.
     pub fn file_of(&self, tensor: usize) -> &Path {
         match self.places[tensor].first() {
-            Some(At::File { input, .. }) => self.inputs[*input].path(),
+            Some(At::File { input, .. }) => self.opened().inputs[*input].path(),
+            Some(At::Made(made)) => made.0.file(self.opened()).unwrap_or(&self.path),
             _ => &self.path,
         }
     }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use quant_core::codec::Tally;
 use quant_core::convert::Pass;
-use quant_core::plan::{Plan, Planned, View};
+use quant_core::plan::{Decision, Plan, Planned, View};
+use quant_core::recipe::NOT_ASKED;
 use quant_core::sink::Observer;
 use quant_core::source::{Role, Tensor};
 use quant_core::{Dtype, Error, Result, Scheme};
@@ -30,8 +31,15 @@ pub fn plan(checkpoint: &Checkpoint, request: &Request) -> Result<Plan> {
     refuse_contradictions(request)?;
     let config = config_of(checkpoint);
     let foreign = foreign_method(config.as_ref());
+    let mut mapped = request.schemes.iter();
     let decide = |tensor: &Tensor| {
         let decision = request.recipe.decide(tensor);
+        let decision = match mapped.next() {
+            Some(&scheme) if decision.scheme.is_none() && decision.reason == NOT_ASKED => {
+                Decision { scheme: Some(scheme), reason: "the type of the model".into() }
+            }
+            _ => decision,
+        };
         let view = decision.scheme.map_or(View::Whole, |scheme| view(tensor, scheme));
         Ok((decision, view))
     };

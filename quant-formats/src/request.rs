@@ -4,7 +4,7 @@ use std::path::Path;
 
 use quant_core::convert::Budget;
 use quant_core::recipe::Recipe;
-use quant_core::{Error, Result};
+use quant_core::{Error, Result, Scheme};
 
 use crate::gguf::{Edit, Mix};
 
@@ -66,6 +66,8 @@ pub struct Request {
     pub target: Target,
     /// Types in the terms of llama-quantize. Then the recipe only says what is kept.
     pub mix: Option<Mix>,
+    /// The scheme of each tensor that the recipe says nothing about; as they are, if this is empty.
+    pub schemes: Vec<Scheme>,
     /// Whether what is quantized already may be quantized again.
     pub allow_requantize: bool,
     /// Changes to the metadata of GGUF, in order.
@@ -92,6 +94,7 @@ impl Request {
             recipe_text: None,
             target,
             mix: None,
+            schemes: Vec::new(),
             allow_requantize: false,
             edits: Vec::new(),
             max_shard: None,

@@ -87,7 +87,7 @@ impl Memory {
         let shape = vec![rows as u64, ROW as u64];
         let part = Stored { name: "data".into(), dtype: Dtype::BF16, shape: shape.clone(), n_bytes: bytes.len() as u64 };
         let scheme = Scheme::Dense(Dtype::BF16);
-        let tensor = Tensor { name: "w".into(), shape, dtype: Dtype::BF16, scheme, role: Role::Linear, parts: vec![part] };
+        let tensor = Tensor { name: "w".into(), shape, dtype: Dtype::BF16, scheme, role: Role::Linear, parts: vec![part], packed: None };
         Memory { tensor: [tensor], bytes }
     }
 

@@ -121,7 +121,8 @@ impl Files<'_> {
         used.push(self.by_name[state.name.as_str()]);
         parts.push(state.stored(QUANT_STATE_PART));
         places.push(state.at());
-        let tensor = Tensor { name: weight.into(), shape: parsed.shape, dtype: parsed.dtype, scheme: parsed.scheme, role: Role::Other, parts };
+        let tensor =
+            Tensor { name: weight.into(), shape: parsed.shape, dtype: parsed.dtype, scheme: parsed.scheme, role: Role::Other, parts, packed: None };
         Ok((used, (tensor, places)))
     }
 
@@ -160,7 +161,7 @@ impl Files<'_> {
             places.push(p.at());
         }
         let (name, shape) = (weight.name.clone(), weight.shape.clone());
-        let tensor = Tensor { name, shape, dtype: self.int8_dtype, scheme: Scheme::Int8, role: Role::Other, parts };
+        let tensor = Tensor { name, shape, dtype: self.int8_dtype, scheme: Scheme::Int8, role: Role::Other, parts, packed: None };
         Ok((used, (tensor, places)))
     }
 

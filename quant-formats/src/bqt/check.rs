@@ -156,7 +156,7 @@ impl TensorEntry {
         n_elements(&self.shape).ok_or_else(|| format!("shape {:?} has more elements than 64-bit sizes allow", self.shape))?;
         let scheme = self.scheme.parse::<Scheme>().map_err(|e| Printable(&e.to_string()).to_string())?;
         let dtype = dtype_of(&self.dtype)?;
-        let tensor = Tensor { name: self.name.clone(), shape: self.shape.clone(), dtype, scheme, role: Role::Other, parts };
+        let tensor = Tensor { name: self.name.clone(), shape: self.shape.clone(), dtype, scheme, role: Role::Other, parts, packed: None };
         check_dtype(&tensor)?;
         tensor.check_parts()?;
         Ok(tensor)

@@ -35,6 +35,7 @@ pub fn open(input: Input) -> Result<Checkpoint> {
         kv,
         side_files,
         notes: Vec::new(),
+        base: None,
     })
 }
 

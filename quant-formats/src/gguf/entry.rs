@@ -126,11 +126,52 @@ impl Entry {
         Entry::new(key, Kind::U32, value.to_le_bytes().to_vec())
     }
 
+    /// An f32 value.
+    pub fn f32(key: impl Into<String>, value: f32) -> Entry {
+        Entry::new(key, Kind::F32, value.to_le_bytes().to_vec())
+    }
+
+    /// A truth value.
+    pub fn bool(key: impl Into<String>, value: bool) -> Entry {
+        Entry::new(key, Kind::Bool, vec![value.into()])
+    }
+
+    /// An array of strings.
+    pub fn strings(key: impl Into<String>, items: &[impl AsRef<str>]) -> Entry {
+        let bytes = items.iter().flat_map(|item| {
+            let text = item.as_ref().as_bytes();
+            (text.len() as u64).to_le_bytes().into_iter().chain(text.iter().copied())
+        });
+        Entry::array(key, Kind::String, items.len(), bytes)
+    }
+
+    /// An array of f32.
+    pub fn f32s(key: impl Into<String>, items: &[f32]) -> Entry {
+        Entry::array(key, Kind::F32, items.len(), items.iter().flat_map(|v| v.to_le_bytes()))
+    }
+
+    /// An array of i32.
+    pub fn i32s(key: impl Into<String>, items: &[i32]) -> Entry {
+        Entry::array(key, Kind::I32, items.len(), items.iter().flat_map(|v| v.to_le_bytes()))
+    }
+
+    /// An array of truth values.
+    pub fn bools(key: impl Into<String>, items: &[bool]) -> Entry {
+        Entry::array(key, Kind::Bool, items.len(), items.iter().map(|&v| v.into()))
+    }
+
+    fn array(key: impl Into<String>, kind: Kind, n: usize, items: impl Iterator<Item = u8>) -> Entry {
+        let mut bytes = kind.id().to_le_bytes().to_vec();
+        bytes.extend_from_slice(&(n as u64).to_le_bytes());
+        bytes.extend(items);
+        Entry { items: Some((kind, n as u64)), ..Entry::new(key, Kind::Array, bytes) }
+    }
+
     /// The value, if it is a number or a truth value.
     pub fn scalar(&self) -> Option<Scalar> {
         match &self.at {
             At::Bytes(bytes) => self.kind.scalar(bytes),
-            At::File { .. } => None,
+            At::File { .. } | At::Made(_) => None,
         }
     }
 

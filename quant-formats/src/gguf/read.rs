@@ -63,6 +63,7 @@ pub(crate) fn open(input: Input, opening: Opening) -> Result<Checkpoint> {
         side_files: Vec::new(),
         origin: Some(origin),
         notes,
+        base: None,
     };
     for (i, shard) in shards.into_iter().enumerate() {
         if i == 0 {
@@ -175,7 +176,7 @@ fn tensor(info: &Info) -> Tensor {
         }
         _ => (Dtype::U8, part("data", Dtype::U8, vec![n_bytes])),
     };
-    Tensor { name: info.name.clone(), shape: info.shape.clone(), dtype, scheme: info.scheme, role: Role::Other, parts }
+    Tensor { name: info.name.clone(), shape: info.shape.clone(), dtype, scheme: info.scheme, role: Role::Other, parts, packed: None }
 }
 
 /// How the files lie; what is odd about that goes to `notes`.

@@ -50,6 +50,7 @@ impl Physical {
             scheme: Scheme::Dense(self.dtype),
             role: Role::Other,
             parts: vec![self.stored("data")],
+            packed: None,
         };
         (tensor, vec![self.at()])
     }
@@ -249,7 +250,7 @@ impl Model {
         let (tensors, places): (Vec<_>, Vec<_>) = located.into_iter().unzip();
         let place = |at: &At| match at {
             At::File { input, offset } => file_of_input.get(input).map(|&file| Place { file, offset: *offset }),
-            At::Bytes(_) => None,
+            At::Bytes(_) | At::Made(_) => None,
         };
         self.origin.places = places.iter().map(|parts| parts.iter().map(place).collect()).collect();
         let in_subfolders = self.origin.files.iter().any(|f| f.name.contains('/'));
@@ -265,6 +266,7 @@ impl Model {
             // Outputs are flat, so shards in sub-folders are laid out anew.
             origin: (!in_subfolders).then_some(self.origin),
             notes: self.notes,
+            base: None,
         };
         crate::open::settle(&mut checkpoint)?;
         Ok(checkpoint)

@@ -51,7 +51,10 @@ fn tensor(name: &str, text: &str, shape: &[u64]) -> (Tensor, Vec<At>) {
     let stored = |p: &quant_core::codec::Part| Stored { name: p.name.into(), dtype: p.dtype, shape: p.shape.clone(), n_bytes: p.n_bytes() };
     let dtype = if let Scheme::Dense(dtype) = scheme { dtype } else { Dtype::BF16 };
     let parts = codec.parts().iter().map(stored).collect();
-    (Tensor { name: name.into(), shape: shape.into(), dtype, scheme, role: Role::Other, parts }, bytes.into_iter().map(At::Bytes).collect())
+    (
+        Tensor { name: name.into(), shape: shape.into(), dtype, scheme, role: Role::Other, parts, packed: None },
+        bytes.into_iter().map(At::Bytes).collect(),
+    )
 }
 
 fn checkpoint(tensors: Vec<(Tensor, Vec<At>)>) -> Checkpoint {
@@ -67,6 +70,7 @@ fn checkpoint(tensors: Vec<(Tensor, Vec<At>)>) -> Checkpoint {
         kv: Vec::new(),
         origin: None,
         notes: vec![],
+        base: None,
     }
 }
 

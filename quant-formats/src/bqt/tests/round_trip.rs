@@ -70,8 +70,15 @@ fn data_and_parts_of_the_container_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let data = |dtype: Dtype, shape: &[u64], n: usize| {
         let part = Stored { name: "data".into(), dtype, shape: shape.into(), n_bytes: n as u64 };
-        let tensor =
-            Tensor { name: dtype.to_string(), shape: shape.into(), dtype, scheme: Scheme::Dense(dtype), role: Role::Data, parts: vec![part] };
+        let tensor = Tensor {
+            name: dtype.to_string(),
+            shape: shape.into(),
+            dtype,
+            scheme: Scheme::Dense(dtype),
+            role: Role::Data,
+            parts: vec![part],
+            packed: None,
+        };
         (tensor, vec![At::Bytes(vec![7; n])])
     };
     let mut quantized = tensor("q", "nf4", &[64]);

@@ -1,0 +1,131 @@
+//! Llama 1 to 3, Mistral, Mixtral, and what else llama.cpp runs as `llama`.
+//!
+//! Source: `LlamaModel` of convert_hf_to_gguf.py, llama.cpp 0.5.0-dev; configuration classes of transformers 5.23.
+
+use quant_core::Result;
+use serde_json::{Value, json};
+
+use crate::model::family::{Change, Extra, Family, Row, changed, row};
+use crate::model::hparams::Hparams;
+use crate::model::keys::{self, Keys, Meta, rope_number, rope_parameters};
+use crate::model::names::{ATTENTION, FEED_FORWARD, OUTER, ROTATED};
+use crate::model::tokenizer::Vocab;
+
+/// Mixtral's experts.
+const EXPERTS: &[Row] = &[
+    row("layers.{}.block_sparse_moe.gate", "blk.{}.ffn_gate_inp"),
+    changed("layers.{}.block_sparse_moe.experts.{e}.w1", "blk.{}.ffn_gate_exps", Change::Stacked),
+    changed("layers.{}.block_sparse_moe.experts.{e}.w2", "blk.{}.ffn_down_exps", Change::Stacked),
+    changed("layers.{}.block_sparse_moe.experts.{e}.w3", "blk.{}.ffn_up_exps", Change::Stacked),
+];
+
+/// Llama.
+pub(crate) const LLAMA: Family = Family {
+    arch: "llama",
+    classes: &["LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel", "IQuestCoderForCausalLM"],
+    model_type: "llama",
+    prefix: "model.",
+    tables: &[ROTATED, OUTER, ATTENTION, FEED_FORWARD],
+    rename: as_it_is,
+    prepare,
+    extra: rope_factors,
+    early: |_, _| Ok(()),
+    keys,
+    config,
+    is: |m| m.u32("expert_count").unwrap_or(0) == 0 && m.u32("attention.sliding_window").is_none(),
+    vocab: Vocab::Llama,
+    forced: &[],
+};
+
+/// Mistral.
+pub(crate) const MISTRAL: Family = Family { classes: &["MistralForCausalLM"], model_type: "mistral", is: |_| false, ..LLAMA };
+
+/// Mixtral.
+pub(crate) const MIXTRAL: Family = Family {
+    classes: &["MixtralForCausalLM"],
+    model_type: "mixtral",
+    tables: &[ROTATED, EXPERTS, OUTER, ATTENTION, FEED_FORWARD],
+    prepare: |h| {
+        h.default("num_local_experts", json!(8));
+        h.default("num_experts_per_tok", json!(2));
+        prepare(h)
+    },
+    config: |m, c| {
+        config(m, c)?;
+        c.set("num_local_experts", json!(m.need("expert_count")?));
+        Ok(())
+    },
+    is: |m| m.u32("expert_count").unwrap_or(0) > 0,
+    ..LLAMA
+};
+
+/// Names need no change beyond what all families have.
+pub(crate) fn as_it_is(_: &Hparams, name: &str) -> Option<String> {
+    Some(name.into())
+}
+
+/// No tensors beyond those of the file.
+pub(crate) fn nothing(_: &Hparams) -> Result<Vec<Extra>> {
+    Ok(Vec::new())
+}
+
+fn prepare(h: &mut Hparams) -> Result<()> {
+    h.default("vocab_size", json!(32000));
+    let heads = h.need(&keys::HEADS)?;
+    h.default("num_key_value_heads", json!(heads));
+    if h.get("head_dim").is_none() {
+        let width = h.need(&["hidden_size"])?;
+        h.set("head_dim", json!(width.checked_div(heads).unwrap_or(0)));
+    }
+    keys::prepare_rope(h, 10000.0);
+    Ok(())
+}
+
+fn keys(h: &Hparams, k: &mut Keys) -> Result<()> {
+    keys::common(h, k)?;
+    k.u32("vocab_size", h.need(&["vocab_size"])?);
+    k.u32("rope.dimension_count", h.need(&["head_dim"])?);
+    Ok(())
+}
+
+fn config(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
+    keys::common_config(m, c)?;
+    c.set("hidden_act", json!("silu"));
+    if c.get("head_dim").is_none()
+        && let Some(n) = m.u32("rope.dimension_count")
+    {
+        c.set("head_dim", json!(n));
+    }
+    c.set("attention_bias", json!(m.has_tensor("blk.0.attn_q.bias")));
+    Ok(())
+}
+
+/// The factors by which Llama 3.1 and later stretch their slow rotations.
+pub(crate) fn rope_factors(h: &Hparams) -> Result<Vec<Extra>> {
+    let rope = rope_parameters(h);
+    let is_llama3 = rope.get("rope_type").and_then(Value::as_str).is_some_and(|kind| kind.eq_ignore_ascii_case("llama3"));
+    if !is_llama3 {
+        return Ok(Vec::new());
+    }
+    let number = |key: &str, default: f64| rope_number(&rope, key).unwrap_or(default);
+    let dim = h.need(&["head_dim"])?;
+    let factors = (0..dim).step_by(2).map(|i| rope_factor(i, dim, &number)).collect();
+    Ok(vec![Extra { name: "rope_freqs.weight", numbers: factors }])
+}
+
+/// One factor, in the arithmetic of PyTorch: f32, where a number over a tensor is the number times the reciprocal.
+fn rope_factor(i: u32, dim: u32, number: &dyn Fn(&str, f64) -> f64) -> f32 {
+    let factor = number("factor", 8.0) as f32;
+    let (low, high) = (number("low_freq_factor", 1.0), number("high_freq_factor", 4.0));
+    let context = number("original_max_position_embeddings", 8192.0);
+    let freq = (number("rope_theta", 10000.0) as f32).powf(i as f32 / dim as f32).recip();
+    let wavelength = freq.recip() * std::f64::consts::TAU as f32;
+    if wavelength < (context / high) as f32 {
+        1.0
+    } else if wavelength > (context / low) as f32 {
+        factor
+    } else {
+        let smooth = (wavelength.recip() * context as f32 - low as f32) / (high - low) as f32;
+        ((1.0 - smooth) / factor + smooth).recip()
+    }
+}

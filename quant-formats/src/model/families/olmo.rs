@@ -1,0 +1,104 @@
+//! OLMo 2 and 3.
+//!
+//! Source: `Olmo2Model` of convert_hf_to_gguf.py, llama.cpp 0.5.0-dev; configuration classes of transformers 5.23.
+
+use quant_core::Result;
+use serde_json::{Value, json};
+
+use super::defaults;
+use super::llama::{as_it_is, nothing};
+use crate::gguf::{self, Scalar, find_entry};
+use crate::model::family::{Family, Row, row};
+use crate::model::hparams::Hparams;
+use crate::model::keys::{self, Keys, LAYERS, Meta};
+use crate::model::names::{ATTENTION, FEED_FORWARD, OUTER};
+use crate::model::tokenizer::Vocab;
+
+/// Norms stand after each part of a layer only.
+const NORMS: &[Row] =
+    &[row("layers.{}.post_attention_layernorm", "blk.{}.post_attention_norm"), row("layers.{}.post_feedforward_layernorm", "blk.{}.post_ffw_norm")];
+
+/// OLMo 2.
+pub(crate) const OLMO2: Family = Family {
+    arch: "olmo2",
+    classes: &["Olmo2ForCausalLM"],
+    model_type: "olmo2",
+    prefix: "model.",
+    tables: &[NORMS, OUTER, ATTENTION, FEED_FORWARD],
+    rename: as_it_is,
+    early: |_, _| Ok(()),
+    prepare: prepare_olmo2,
+    extra: nothing,
+    keys: keys_olmo,
+    config: config_olmo2,
+    is: |m| m.u32("attention.sliding_window").is_none(),
+    vocab: Vocab::Gpt2,
+    forced: &[],
+};
+
+/// OLMo 3, which has layers with sliding attention.
+pub(crate) const OLMO3: Family =
+    Family { classes: &["Olmo3ForCausalLM"], model_type: "olmo3", prepare: prepare_olmo3, config: config_olmo3, is: |_| true, ..OLMO2 };
+
+/// Where GGUF keeps which layers slide.
+const PATTERN: &str = "attention.sliding_window_pattern";
+
+fn prepare_sizes(h: &mut Hparams) -> Result<()> {
+    let sizes = [("hidden_size", 4096), ("intermediate_size", 11008), ("num_hidden_layers", 32), ("num_attention_heads", 32)];
+    defaults::counts(h, &sizes);
+    defaults::counts(h, &[("vocab_size", 50304), ("max_position_embeddings", 2048)]);
+    defaults::numbers(h, &[("rms_norm_eps", 1e-5)]);
+    defaults::key_value_heads(h, None)
+}
+
+fn prepare_olmo2(h: &mut Hparams) -> Result<()> {
+    prepare_sizes(h)?;
+    keys::prepare_rope(h, 10000.0);
+    Ok(())
+}
+
+fn prepare_olmo3(h: &mut Hparams) -> Result<()> {
+    prepare_sizes(h)?;
+    defaults::counts(h, &[("sliding_window", 4096)]);
+    if h.get("layer_types").is_none() {
+        let kind = |i: u32| if (i + 1).is_multiple_of(4) { "full_attention" } else { "sliding_attention" };
+        let kinds: Vec<&str> = (0..h.need(&LAYERS)?.min(MAX_LAYERS)).map(kind).collect();
+        h.set("layer_types", json!(kinds));
+    }
+    defaults::rope_of_two_kinds(h, 500_000.0, 500_000.0, None);
+    Ok(())
+}
+
+/// More layers than any model has: a number from a file must not cost memory.
+const MAX_LAYERS: u32 = 1 << 16;
+
+fn keys_olmo(h: &Hparams, k: &mut Keys) -> Result<()> {
+    keys::common(h, k)?;
+    let Some(window) = h.u32(&["sliding_window"])? else { return Ok(()) };
+    k.u32("attention.sliding_window", window);
+    let slides: Vec<bool> = match h.get("layer_types").and_then(Value::as_array) {
+        Some(kinds) => kinds.iter().map(|kind| *kind == json!("sliding_attention")).collect(),
+        None => (0..h.need(&LAYERS)?.min(MAX_LAYERS)).map(|i| !(i + 1).is_multiple_of(4)).collect(),
+    };
+    k.bools(PATTERN, &slides);
+    Ok(())
+}
+
+fn config_olmo2(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
+    keys::common_config(m, c)?;
+    c.set("hidden_act", json!("silu"));
+    c.set("attention_bias", json!(m.has_tensor("blk.0.attn_q.bias")));
+    Ok(())
+}
+
+fn config_olmo3(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
+    config_olmo2(m, c)?;
+    defaults::rope_of_two_kinds_config(m, c, 500_000.0);
+    let checkpoint = m.checkpoint();
+    let Some(entry) = find_entry(&checkpoint.kv, &format!("{}.{PATTERN}", m.arch())) else { return Ok(()) };
+    let gguf::Value::Array(layers) = entry.value(checkpoint, MAX_LAYERS.into())? else { return Ok(()) };
+    let slides = |layer: &gguf::Value| matches!(layer, gguf::Value::Scalar(Scalar::Bool(true)));
+    let kinds: Vec<&str> = layers.iter().map(|layer| if slides(layer) { "sliding_attention" } else { "full_attention" }).collect();
+    c.set("layer_types", json!(kinds));
+    Ok(())
+}

@@ -1,0 +1,290 @@
+//! [`Fast`]: the tokenizer that transformers would load from a folder.
+//!
+//! The crate `tokenizers` gives ids to added tokens, encodes and decodes; which tokens are added in which order follows
+//! transformers, because ids depend on it.
+//!
+//! Source: `TokenizersBackend` and its subclasses, transformers 5.23.0.
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use quant_core::{Error, Result};
+use serde_json::{Value, json};
+use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer};
+
+use super::class::{self, Class};
+use super::folder::{Folder, Object, is_python_space};
+use super::pipeline::{self, Flags, Pipeline};
+use super::settings::{Mention, Settings, flag};
+
+/// A loaded tokenizer.
+pub(super) struct Fast<'a> {
+    folder: Folder<'a>,
+    tokenizer: Tokenizer,
+    class: Class,
+    settings: Settings,
+    /// `add_prefix_space` as the tokenizer tells it.
+    pub(super) add_prefix_space: bool,
+    is_bpe: bool,
+    /// What a user should know.
+    pub(super) notes: Vec<String>,
+}
+
+impl<'a> Fast<'a> {
+    /// Loads the tokenizer of a folder.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub(super) fn load(folder: Folder<'a>) -> Result<Fast<'a>> {
+        let own = folder.object("tokenizer_config.json")?.unwrap_or_default();
+        let config = folder.object("config.json")?.unwrap_or_default();
+        let json = folder.object("tokenizer.json")?;
+        let choice = class::choose(folder, &config, &own)?;
+        let settings = Settings::load(folder, choice.class, &own, json.as_ref())?;
+        let flags = flags(&own, &settings, json.as_ref())?;
+        let text = match (pipeline::of(choice.class, &flags), &json) {
+            (None, Some(_)) => None,
+            (Some(pipeline), Some(json)) => Some(rebuilt(&pipeline, json)?),
+            (pipeline, None) => Some(from_vocabulary(folder, choice.class, pipeline)?),
+        };
+        let tokenizer = build(folder, text)?;
+        let is_bpe = matches!(tokenizer.get_model(), tokenizers::ModelWrapper::BPE(_));
+        let add_prefix_space = flags.add_prefix_space.unwrap_or(choice.class == Class::XlmRoberta);
+        let notes = choice.foreign.map(|name| format!("the tokenizer is read as tokenizer.json has it; transformers' {name} may build another"));
+        let mut fast = Fast { folder, tokenizer, class: choice.class, settings, add_prefix_space, is_bpe, notes: notes.into_iter().collect() };
+        guarded(folder, || fast.add_all(json.is_some()))??;
+        Ok(fast)
+    }
+
+    /// All tokens with their ids.
+    pub(super) fn vocab(&self) -> HashMap<String, u32> {
+        self.tokenizer.get_vocab(true)
+    }
+
+    /// How many tokens there are without the added ones.
+    pub(super) fn n_base(&self) -> usize {
+        self.tokenizer.get_vocab_size(false)
+    }
+
+    /// The added tokens by id.
+    pub(super) fn added(&self) -> BTreeMap<u32, AddedToken> {
+        self.tokenizer.get_added_tokens_decoder().into_iter().collect()
+    }
+
+    /// The text of a token.
+    pub(super) fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
+    /// The texts of all special tokens.
+    pub(super) fn specials(&self) -> Vec<&str> {
+        self.settings.mentions().chain(self.settings.extra.iter().flatten()).map(Mention::text).collect()
+    }
+
+    /// The id of a token, or else that of the unknown one.
+    pub(super) fn id(&self, text: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(text).or_else(|| self.settings.text("unk").and_then(|unk| self.tokenizer.token_to_id(unk)))
+    }
+
+    /// The ids of a text.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot do it.
+    pub(super) fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+        let encoding = guarded(self.folder, || self.tokenizer.encode(text, add_special_tokens))?;
+        Ok(encoding.map_err(|e| unusable(self.folder, &e.to_string()))?.get_ids().to_vec())
+    }
+
+    /// The text of ids.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot do it.
+    pub(super) fn decode(&self, ids: &[u32]) -> Result<String> {
+        let text = guarded(self.folder, || self.tokenizer.decode(ids, false))?.map_err(|e| unusable(self.folder, &e.to_string()))?;
+        Ok(if self.settings.clean_up && !self.is_bpe { cleaned_up(text) } else { text })
+    }
+
+    /// Adds what transformers adds after loading, and sets the post-processor.
+    fn add_all(&mut self, with_json: bool) -> Result<()> {
+        let _ = self.tokenizer.with_truncation(None);
+        self.tokenizer.with_padding(None);
+        self.tokenizer.set_encode_special_tokens(self.settings.split_special_tokens);
+        let tokens = self.tokens_to_add();
+        self.tokenizer.add_tokens(&tokens);
+        match self.class {
+            Class::Qwen2 => {
+                let specials: Vec<_> = self.specials().into_iter().map(|text| AddedToken::from(text, true)).collect();
+                self.tokenizer.add_tokens(&specials);
+            }
+            Class::Cohere => {
+                let specials: Vec<_> = self.settings.mentions().map(|mention| mention.token().special(true)).collect();
+                self.tokenizer.add_special_tokens(&specials);
+            }
+            _ => (),
+        }
+        self.set_post_processor(with_json)
+    }
+
+    /// The tokens that are listed, then the special ones that are not.
+    fn tokens_to_add(&self) -> Vec<AddedToken> {
+        let mut tokens: Vec<AddedToken> = self.settings.added.values().cloned().collect();
+        let known = self.added();
+        for mention in self.settings.mentions().chain(self.settings.extra.iter().flatten()) {
+            let text = mention.text();
+            if !known.values().chain(&tokens).any(|token| token.content == text) {
+                tokens.push(mention.token());
+            }
+        }
+        for token in &mut tokens {
+            token.special |= self.settings.mentions().any(|mention| mention.text() == token.content);
+        }
+        tokens
+    }
+
+    fn set_post_processor(&mut self, with_json: bool) -> Result<()> {
+        let (first, last) = match self.class {
+            Class::Bert => ("cls", "sep"),
+            Class::XlmRoberta => ("bos", "eos"),
+            Class::Roberta => return self.surround(Some("cls"), Some("sep")),
+            Class::GptNeoX => ("", ""),
+            _ if with_json => return Ok(()),
+            _ => ("", ""),
+        };
+        if !first.is_empty() {
+            return self.surround(Some(first), Some(last));
+        }
+        let wanted = |add: Option<bool>, name| (add == Some(true)).then_some(name);
+        let (first, last) = (wanted(self.settings.add_bos, "bos"), wanted(self.settings.add_eos, "eos"));
+        self.surround(first, last)
+    }
+
+    /// Makes the tokenizer put a first and a last token around every text.
+    fn surround(&mut self, first: Option<&str>, last: Option<&str>) -> Result<()> {
+        let (mut single, mut specials) = (vec![json!({"Sequence": {"id": "A", "type_id": 0}})], serde_json::Map::new());
+        for (attribute, at_end) in [(first, false), (last, true)] {
+            let Some(text) = attribute.and_then(|name| self.settings.text(name)) else { continue };
+            let Some(id) = self.id(text) else { return Err(unusable(self.folder, &format!("special token '{text}' is no token"))) };
+            single.insert(if at_end { single.len() } else { 0 }, json!({"SpecialToken": {"id": text, "type_id": 0}}));
+            specials.insert(text.into(), json!({"id": text, "ids": [id], "tokens": [text]}));
+        }
+        let processor: Option<PostProcessorWrapper> = if specials.is_empty() {
+            None
+        } else {
+            let pair = [single.clone(), vec![json!({"Sequence": {"id": "B", "type_id": 1}})]].concat();
+            let value = json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": specials});
+            Some(serde_json::from_value(value).map_err(|e| unusable(self.folder, &e.to_string()))?)
+        };
+        self.tokenizer.with_post_processor(processor);
+        Ok(())
+    }
+}
+
+fn flags(own: &Object, settings: &Settings, json: Option<&Object>) -> Result<Flags> {
+    Ok(Flags {
+        add_prefix_space: flag(own, "add_prefix_space")?,
+        legacy: flag(own, "legacy")?.unwrap_or(false),
+        do_lower_case: flag(own, "do_lower_case")?,
+        tokenize_chinese_chars: flag(own, "tokenize_chinese_chars")?,
+        strip_accents: flag(own, "strip_accents")?,
+        unk_token: settings.text("unk").map(str::to_owned),
+        charsmap: json.map(|json| json.value("normalizer")).transpose()?.flatten().and_then(|normalizer| charsmap(&normalizer)),
+    })
+}
+
+/// The character map of a normalizer or of the first of its parts that has one.
+fn charsmap(normalizer: &Value) -> Option<String> {
+    match normalizer.get("normalizers").and_then(Value::as_array) {
+        Some(parts) => parts.iter().find_map(charsmap),
+        None => normalizer.get("precompiled_charsmap")?.as_str().map(str::to_owned),
+    }
+}
+
+/// A tokenizer.json of vocabulary, merges and post-processor of another, and of what the class puts around them.
+fn rebuilt(pipeline: &Pipeline, json: &Object) -> Result<String> {
+    let model = json.object("model")?.ok_or_else(|| json.error("key 'model': found nothing, needed a model with a vocabulary"))?;
+    let vocab = model.raw("vocab").ok_or_else(|| json.error("key 'model': found no vocabulary"))?;
+    let post_processor = json.raw("post_processor").unwrap_or("null");
+    Ok(assembled(pipeline, vocab, model.raw("merges"), post_processor))
+}
+
+fn assembled(pipeline: &Pipeline, vocab: &str, merges: Option<&str>, post_processor: &str) -> String {
+    let Pipeline { normalizer, pre_tokenizer, decoder, model } = pipeline;
+    let settings = model.to_string();
+    let settings = settings.strip_suffix('}').unwrap_or(&settings);
+    let merges =
+        if model.get("type").and_then(Value::as_str) == Some("BPE") { format!(",\"merges\":{}", merges.unwrap_or("[]")) } else { String::new() };
+    format!(
+        "{{\"version\":\"1.0\",\"added_tokens\":[],\"normalizer\":{normalizer},\"pre_tokenizer\":{pre_tokenizer},\
+         \"post_processor\":{post_processor},\"decoder\":{decoder},\"model\":{settings},\"vocab\":{vocab}{merges}}}}}"
+    )
+}
+
+/// The same from the files that came before tokenizer.json: vocab.json with merges.txt, or vocab.txt.
+fn from_vocabulary(folder: Folder<'_>, class: Class, pipeline: Option<Pipeline>) -> Result<String> {
+    let none = |needed: &str| folder.error("tokenizer.json", format!("found no such file, and no {needed}; the model's folder needs its tokenizer"));
+    match (class, pipeline) {
+        (Class::Bert, Some(pipeline)) => {
+            let text = folder.text("vocab.txt")?.ok_or_else(|| none("vocab.txt"))?;
+            let lines = text.strip_suffix('\n').unwrap_or(&text).split('\n');
+            let vocab: HashMap<&str, usize> = lines.enumerate().map(|(id, line)| (line.trim_end(), id)).collect();
+            Ok(assembled(&pipeline, &json!(vocab).to_string(), None, "null"))
+        }
+        (Class::Gpt2 | Class::Qwen2 | Class::Roberta | Class::Cohere | Class::GptNeoX, Some(pipeline)) => {
+            let needed = "vocab.json with merges.txt";
+            let vocab = folder.text("vocab.json")?.ok_or_else(|| none(needed))?;
+            let _: serde::de::IgnoredAny =
+                serde_json::from_str(&vocab).map_err(|e| folder.error("vocab.json", format!("cannot be read as JSON: {e}")))?;
+            let merges = folder.text("merges.txt")?.ok_or_else(|| none(needed))?;
+            let merges: Vec<[&str; 2]> = merges
+                .lines()
+                .filter(|line| !line.starts_with("#version"))
+                .map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+                    [a, b] => Ok([a, b]),
+                    _ => Err(folder.error("merges.txt", format!("found the line '{line}', needed two pieces with one space between"))),
+                })
+                .collect::<Result<_>>()?;
+            Ok(assembled(&pipeline, &vocab, Some(&json!(merges).to_string()), "null"))
+        }
+        _ => Err(none("older files that this class of tokenizer is built from")),
+    }
+}
+
+fn build(folder: Folder<'_>, text: Option<String>) -> Result<Tokenizer> {
+    let bytes = match text {
+        Some(text) => text.into_bytes(),
+        None => folder.bytes("tokenizer.json")?.unwrap_or_default(),
+    };
+    guarded(folder, || Tokenizer::from_bytes(&bytes))?.map_err(|e| unusable(folder, &e.to_string()))
+}
+
+/// Runs code of the crate `tokenizers`, which panics on some inputs.
+fn guarded<T>(folder: Folder<'_>, code: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|_| unusable(folder, "it contradicts itself"))
+}
+
+fn unusable(folder: Folder<'_>, problem: &str) -> Error {
+    let name = if folder.has("tokenizer.json") { "tokenizer.json" } else { "tokenizer_config.json" };
+    folder.error(name, format!("no tokenizer can be built from it: {problem}"))
+}
+
+/// Spaces that a WordPiece decoder leaves before punctuation are dropped.
+fn cleaned_up(text: String) -> String {
+    const PAIRS: [(&str, &str); 10] = [
+        (" .", "."),
+        (" ?", "?"),
+        (" !", "!"),
+        (" ,", ","),
+        (" ' ", "'"),
+        (" n't", "n't"),
+        (" 'm", "'m"),
+        (" 's", "'s"),
+        (" 've", "'ve"),
+        (" 're", "'re"),
+    ];
+    PAIRS.iter().fold(text, |text, (from, to)| text.replace(from, to))
+}
+
+/// Splits as Python's `str.split` does.
+pub(super) fn python_words(line: &str) -> impl Iterator<Item = &str> {
+    line.split(is_python_space).filter(|word| !word.is_empty())
+}
