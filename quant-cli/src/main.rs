@@ -23,6 +23,12 @@ use crate::report::Outcome;
 
 fn main() -> ExitCode {
     progress::watch_signals();
+    let report_panic = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !quant_formats::model::is_guarded() {
+            report_panic(panic);
+        }
+    }));
     // A model may have more shards than a shell allows open files; failing here only lowers that number.
     let _ = rlimit::increase_nofile_limit(1 << 20);
     let outcome = parse().and_then(|asked| match asked {

@@ -30,8 +30,8 @@ const AWQ_NIBBLE: [u32; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
 /// How codes and zero points are packed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Packing {
-    /// Fields of this width. What is added to a zero point: 1 in the first version of the format, 0 in the second.
-    Gptq { bits: u8, plus: u8 },
+    /// Fields of this width, and whether zero points are stored less 1: in the first version of the format.
+    Gptq { bits: u8, less_one: bool },
     /// Nibbles in the order of AutoAWQ.
     Awq,
 }
@@ -137,16 +137,18 @@ impl Columns {
 
     fn zeros(&self, source: &Checkpoint, groups: &Range<u64>, outputs: &Range<u64>, n: usize) -> Result<Vec<f32>> {
         let Some(zeros) = &self.zeros else { return Ok(vec![8.0; n]) };
-        let (bits, plus) = match self.packing {
-            Packing::Gptq { bits, plus } => (bits, plus),
-            Packing::Awq => (4, 0),
+        let (bits, less_one) = match self.packing {
+            Packing::Gptq { bits, less_one } => (bits, less_one),
+            Packing::Awq => (4, false),
         };
         let fields = Fields::dense(bits);
         let stride = zeros.n_bytes / self.n_groups;
         let words = fields.words(&(outputs.start / 32 * 32..outputs.end));
-        let block = self.panels.read(source, zeros, stride, groups.clone(), words.start * 4..words.end * 4)?;
-        let n_outputs = (outputs.end - outputs.start) as usize;
-        let mut codes = vec![0; n_outputs];
+        let mut block = self.panels.read(source, zeros, stride, groups.clone(), words.start * 4..words.end * 4)?;
+        if less_one {
+            add_to_words(bits, &mut block);
+        }
+        let mut codes = vec![0; (outputs.end - outputs.start) as usize];
         let mut out = Vec::with_capacity(n);
         for line in block.chunks((words.end - words.start) as usize * 4) {
             match self.packing {
@@ -156,8 +158,8 @@ impl Columns {
                     *code = line[at] >> shift & 15;
                 }),
             }
-            let mask = ((1u16 << bits) - 1) as u8;
-            out.extend(codes.iter().map(|&z| f32::from(z.wrapping_add(plus) & mask)));
+            let plus = u8::from(less_one && bits == 3);
+            out.extend(codes.iter().map(|&z| f32::from((z + plus) & mask(bits))));
         }
         Ok(out)
     }
@@ -191,6 +193,23 @@ impl Columns {
             }
         }
     }
+}
+
+/// Adds 1 to every field of whole words, carrying within a word: the inverse of what GPTQModel does when it saves. Fields of three
+/// bits lie across words and are left to the caller.
+fn add_to_words(bits: u8, bytes: &mut [u8]) {
+    let ones: u32 = match bits {
+        2 => 0x5555_5555,
+        4 => 0x1111_1111,
+        8 => 0x0101_0101,
+        _ => 0,
+    };
+    bytes.as_chunks_mut::<4>().0.iter_mut().for_each(|word| *word = u32::from_le_bytes(*word).wrapping_add(ones).to_le_bytes());
+}
+
+/// All ones in a field.
+fn mask(bits: u8) -> u8 {
+    u8::MAX >> (8 - bits)
 }
 
 /// Where the nibble of an output lies in a row of words of AWQ: which byte, and by how much it is shifted.

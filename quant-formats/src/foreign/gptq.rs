@@ -7,8 +7,9 @@
 //! | `scales` | F16, BF16, F32 | `[groups, out]` |
 //! | `g_idx` | I32 | `[in]`: the group of each input. Without it, groups follow each other |
 //!
-//! Difference from the reference: a stored zero point of all ones means 0 in the first version, as in GPTQModel; `dequant_gptq`
-//! of convert_hf_to_gguf.py takes it for 2^b. It only occurs where the zero point of an asymmetric group is 0.
+//! Difference from the reference: where a zero point is 0, which only asymmetric groups have, GPTQModel's subtraction of 1 from
+//! whole words borrows from the next zero point, and its addition gives both back, as here. `dequant_gptq` of
+//! convert_hf_to_gguf.py adds 1 to each field, so that it reads such a zero point as 2^b and its neighbour as one too small.
 //!
 //! Source: `dequant_gptq` of conversion/base.py, llama.cpp 0.5.0-dev; GPTQModel f4c327a.
 
@@ -41,7 +42,7 @@ pub(super) fn find(settings: &Settings, found: &mut Found<'_>) -> Result<()> {
 struct Gptq {
     bits: Option<i64>,
     group_size: Option<u64>,
-    plus: u8,
+    less_one: bool,
     is_symmetric: bool,
     panels: Arc<Panels>,
 }
@@ -63,16 +64,16 @@ impl Gptq {
         if settings.is("is_marlin_format") {
             return Err(settings.refuse("marlin"));
         }
-        let plus = match format {
-            "gptq" => 1,
-            "gptq_v2" => 0,
+        let less_one = match format {
+            "gptq" => true,
+            "gptq_v2" => false,
             other => return Err(settings.error(format!("found the checkpoint_format '{other}', needed 'gptq' or 'gptq_v2'"))),
         };
         // Rules for single modules may give them another width.
         let has_rules = settings.get("dynamic").and_then(|v| v.as_object()).is_some_and(|rules| !rules.is_empty());
         let bits = settings.integer(&["bits"])?.filter(|_| !has_rules);
         let group_size = settings.integer(&["group_size"])?.filter(|_| !has_rules).and_then(|n| u64::try_from(n).ok()).filter(|&n| n > 0);
-        Ok(Gptq { bits, group_size, plus, is_symmetric: settings.is("sym"), panels: Arc::default() })
+        Ok(Gptq { bits, group_size, less_one, is_symmetric: settings.is("sym"), panels: Arc::default() })
     }
 
     fn add(&self, stem: &str, found: &mut Found<'_>) -> Result<()> {
@@ -91,7 +92,7 @@ impl Gptq {
         let used: Vec<&Sibling> = [&qweight, &qzeros, &scales].into_iter().chain(&g_idx).collect();
         let columns = Columns {
             extent,
-            packing: Packing::Gptq { bits, plus: self.plus },
+            packing: Packing::Gptq { bits, less_one: self.less_one },
             codes: qweight.clone(),
             scales: Numbers::new(&scales, Item::Float(scales.dtype)),
             zeros: Some(qzeros.clone()),
@@ -172,9 +173,9 @@ impl Gptq {
         Fields::dense(layer.bits).read(&bytes, 0, &mut zeros);
         let n_read = bytes.len() * 8 / usize::from(layer.bits);
         let middle = 1u8 << (layer.bits - 1);
-        let other = middle - (1 - self.plus);
+        let other = if self.less_one { middle } else { middle - 1 };
         if zeros.iter().take(n_read).all(|&z| z == other) {
-            let (named, real) = if self.plus == 1 { ("gptq", "gptq_v2") } else { ("gptq_v2", "gptq") };
+            let (named, real) = if self.less_one { ("gptq", "gptq_v2") } else { ("gptq_v2", "gptq") };
             let name = found.siblings.name(&layer.qzeros);
             found.notes.push(format!(
                 "the checkpoint_format is '{named}', but the zero points of the symmetric '{name}' are all {other}, as in '{real}'; \

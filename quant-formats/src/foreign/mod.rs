@@ -6,15 +6,15 @@
 //!
 //! | method | layouts | file |
 //! |---|---|---|
-//! | `gptq` | v1 and v2, 2, 3, 4 and 8 bits, in any order of groups | [`gptq`] |
-//! | `awq` | `gemm`, 4 bits | [`awq`] |
-//! | `compressed-tensors` | `pack-quantized`, `int-`, `float-` and `naive-quantized`, `nvfp4-`, `mxfp4-`, `mxfp6-pack-quantized`, `mxfp8-quantized` | [`compressed`] |
-//! | `fp8`, `mxfp8`, `fbgemm_fp8` | blocks, rows, one scale; E8M0 scales; four-bit experts | [`fp8`] |
-//! | `modelopt` | FP8, NVFP4, and both mixed | [`fp8`] |
-//! | `mxfp4` | gpt-oss | [`fp8`] |
-//! | `hqq` | 1, 2, 3, 4, 5, 6 and 8 bits, both axes | [`hqq`] |
-//! | `torchao` | `Int8Tensor`, `Float8Tensor`, `IntxUnpackedToInt8Tensor` | [`torchao`] |
-//! | `quanto` | 8 bits | [`torchao`] |
+//! | `gptq` | v1 and v2, 2, 3, 4 and 8 bits, in any order of groups | `gptq` |
+//! | `awq` | `gemm`, 4 bits | `awq` |
+//! | `compressed-tensors` | `pack-quantized`, `int-`, `float-` and `naive-quantized`, `nvfp4-`, `mxfp4-`, `mxfp6-pack-quantized`, `mxfp8-quantized` | `compressed` |
+//! | `fp8`, `mxfp8`, `fbgemm_fp8` | blocks, rows, one scale; E8M0 scales; four-bit experts | `fp8` |
+//! | `modelopt` | FP8, NVFP4, and both mixed | `fp8` |
+//! | `mxfp4` | gpt-oss | `fp8` |
+//! | `hqq` | 1, 2, 3, 4, 5, 6 and 8 bits, both axes | `hqq` |
+//! | `torchao` | `Int8Tensor`, `Float8Tensor`, `IntxUnpackedToInt8Tensor` | `torchao` |
+//! | `quanto` | 8 bits | `torchao` |
 //!
 //! Invariants: everything that a header can tell is checked in [`unpack`], so that reading can only fail where a file cannot be
 //! read; memory does not grow with a tensor; numbers are those of the libraries' own dequantizers computed in f32, which is

@@ -1,5 +1,7 @@
 //! [`Numbers`]: arrays of numbers of any stored type, read as f32.
 
+use std::sync::LazyLock;
+
 use quant_core::{Dtype, Result, Scheme};
 
 use super::siblings::{Sibling, Siblings};
@@ -12,8 +14,6 @@ pub(super) enum Item {
     Float(Dtype),
     /// A signed byte.
     I8,
-    /// An unsigned byte.
-    U8,
     /// E8M0: 2^(byte − 127), and 255 is NaN, as PyTorch reads `float8_e8m0fnu`.
     Power,
     /// The exponent of a power of two in a plain byte: 2^(byte − 127), and 255 is infinite, as the libraries compute it.
@@ -83,16 +83,34 @@ impl Numbers {
     pub(super) fn decode(&self, bytes: &[u8], out: &mut [f32]) {
         let each = |out: &mut [f32], value: fn(u8) -> f32| out.iter_mut().zip(bytes).for_each(|(v, &b)| *v = value(b));
         match self.item {
-            Item::Float(dtype) => {
-                if let Ok(codec) = Scheme::Dense(dtype).codec(&[out.len() as u64]) {
-                    codec.decode(0, &[bytes], out);
-                }
-            }
+            Item::Float(Dtype::F8E4M3) => look_up(&E4M3, bytes, out),
+            Item::Float(Dtype::F8E5M2) => look_up(&E5M2, bytes, out),
+            Item::Float(dtype) => floats(dtype, bytes, out),
             Item::I8 => each(out, |b| f32::from(b as i8)),
-            Item::U8 => each(out, f32::from),
             Item::Power => each(out, |b| if b == 255 { f32::NAN } else { power(b) }),
             Item::Exponent => each(out, power),
         }
+    }
+}
+
+/// The values of the eight-bit floats, which are looked up: that is faster than computing them.
+static E4M3: LazyLock<[f32; 256]> = LazyLock::new(|| values(Dtype::F8E4M3));
+static E5M2: LazyLock<[f32; 256]> = LazyLock::new(|| values(Dtype::F8E5M2));
+
+fn values(dtype: Dtype) -> [f32; 256] {
+    let mut out = [0.0; 256];
+    floats(dtype, &std::array::from_fn::<u8, 256, _>(|code| code as u8), &mut out);
+    out
+}
+
+fn look_up(values: &[f32; 256], bytes: &[u8], out: &mut [f32]) {
+    out.iter_mut().zip(bytes).for_each(|(v, &b)| *v = values[usize::from(b)]);
+}
+
+/// Numbers of a floating type, as its codec reads them.
+fn floats(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
+    if let Ok(codec) = Scheme::Dense(dtype).codec(&[out.len() as u64]) {
+        codec.decode(0, &[bytes], out);
     }
 }
 

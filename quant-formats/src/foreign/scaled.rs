@@ -60,7 +60,9 @@ impl Found<'_> {
             (None, first) => Grid::new(siblings, &shape, &pair.scale, first.map(Vec::as_slice))?,
         };
         let zero = self.signed_zero(&pair)?;
-        let label = format!("{method} {}, {}", code_name(pair.weight.dtype), scale_name(&grid, &shape));
+        let code = code_name(pair.weight.dtype);
+        let kind = if method.ends_with(code) { method.into() } else { format!("{method} {code}") };
+        let label = format!("{kind}, {}", scale_name(&grid, &shape));
         let codes = Codes::Numbers(Numbers::plain(siblings, &pair.weight)?);
         let rows = Rows { codes, grid, scale, zero, global: Global::None };
         let used: Vec<&Sibling> = [&pair.weight, &pair.scale].into_iter().chain(&pair.zero).collect();
@@ -96,7 +98,8 @@ impl Found<'_> {
             *d *= 2;
             *d
         });
-        self.add_packed_floats(method, pair, shape, group, Codes::E2m1, whole, (cols.is_multiple_of(ty.block_len())).then_some(ty))
+        let ty_of_rows = cols.is_multiple_of(ty.block_len()).then_some(ty);
+        self.add_packed_floats(method, pair, shape, (ty.name(), group), Codes::E2m1, whole, ty_of_rows)
     }
 
     /// Adds MXFP6.
@@ -111,7 +114,7 @@ impl Found<'_> {
             }
             *cols = *cols / 3 * 4;
         }
-        self.add_packed_floats(method, pair, shape, MX_GROUP, Codes::E2m3, None, None)
+        self.add_packed_floats(method, pair, shape, ("mxfp6", MX_GROUP), Codes::E2m3, None, None)
     }
 
     #[allow(clippy::too_many_arguments, reason = "one call for each format")]
@@ -120,7 +123,7 @@ impl Found<'_> {
         method: &str,
         pair: Pair,
         shape: Vec<u64>,
-        group: u64,
+        (name, group): (&str, u64),
         codes: fn(Sibling) -> Codes,
         whole: Option<Whole>,
         ty: Option<ggml::Type>,
@@ -140,7 +143,6 @@ impl Found<'_> {
             None => How::Numbers(Arc::new(rows)),
         };
         let used: Vec<&Sibling> = [&pair.weight, &pair.scale].into_iter().chain(&from).collect();
-        let name = if group == NVFP4_GROUP { "nvfp4" } else { "mxfp" };
         let label = format!("{method} {name}, groups of {group}");
         self.add(pair.name, shape, pair.scale.dtype, label, &used, how);
         Ok(())

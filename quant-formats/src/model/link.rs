@@ -28,6 +28,8 @@ pub(crate) struct Link {
     pub(crate) axes: Vec<Axis>,
     /// What the numbers of GGUF have more than those of Hugging Face.
     pub(crate) plus: f32,
+    /// How many elements of Hugging Face, the first ones, GGUF does not have: on the way back they are 0.
+    pub(crate) lacking: u64,
 }
 
 /// The elements of a link as one side, the output, sees them.
@@ -78,7 +80,7 @@ impl Link {
 
     /// These axes, from the first element on.
     pub(crate) fn of(axes: Vec<Axis>) -> Link {
-        Link { hf_at: 0, gguf_at: 0, axes, plus: 0.0 }
+        Link { hf_at: 0, gguf_at: 0, axes, plus: 0.0, lacking: 0 }
     }
 
     /// The number of elements.

@@ -125,6 +125,8 @@ fn parents(key: &str, value: &Value, fields: &mut Fields) -> Option<Vec<Value>> 
     match value {
         Value::Null => None,
         Value::Array(parents) => Some(parents.clone()),
+        // A text is a list of its characters, of which nothing is known but their number.
+        Value::String(text) => Some(text.chars().map(|c| c.to_string().into()).collect()),
         other => {
             fields.leave_out("metadata", key, other, "a list");
             None

@@ -17,6 +17,8 @@ pub(crate) struct Piece {
     pub(crate) strided: Strided,
     /// What is added to its numbers.
     pub(crate) plus: f32,
+    /// How many elements of the output, the first ones, have no source and are 0.
+    pub(crate) lacking: u64,
 }
 
 /// A tensor whose elements are those of others, in another order. Its bytes are made as they are read.
@@ -27,6 +29,8 @@ pub(crate) struct Linked {
     /// The codec of the tensors that are read; all have the same scheme.
     codecs: Vec<Box<dyn Codec>>,
     out: Out,
+    /// How many elements come before the first that has a source. They are 0.
+    lacking: u64,
 }
 
 /// What the bytes of the output are.
@@ -56,8 +60,8 @@ impl Piece {
     /// The piece that `link` is on the side that is made.
     pub(crate) fn new(tensor: usize, link: &Link, side: Side) -> Piece {
         match side {
-            Side::Gguf => Piece { tensor, strided: link.to_gguf(), plus: link.plus },
-            Side::Hf => Piece { tensor, strided: link.to_hf(), plus: -link.plus },
+            Side::Gguf => Piece { tensor, strided: link.to_gguf(), plus: link.plus, lacking: 0 },
+            Side::Hf => Piece { tensor, strided: link.to_hf(), plus: -link.plus, lacking: link.lacking },
         }
     }
 }
@@ -70,7 +74,9 @@ impl Linked {
         let moves = |block: u64| pieces.iter().all(|p| p.plus == 0.0 && base.tensors[p.tensor].scheme == first.scheme && p.strided.has_blocks(block));
         match (first.scheme, wanted) {
             (Scheme::Ggml(ty), None) if moves(ty.block_len()) => first.scheme,
-            (Scheme::Dense(dtype), None) if dtype.is_weight() => first.scheme,
+            (Scheme::Dense(Dtype::F16), None) => first.scheme,
+            // What is added may need more digits than narrower types have.
+            (Scheme::Dense(dtype), None) if dtype.is_weight() && pieces.iter().all(|p| p.plus == 0.0) => first.scheme,
             (_, Some(dtype)) => Scheme::Dense(dtype),
             (_, None) => Scheme::Dense(Dtype::F32),
         }
@@ -82,7 +88,8 @@ impl Linked {
     /// If the pieces do not cover the output exactly, or a tensor is too small for its piece: what is wrong.
     pub(crate) fn new(base: Arc<Checkpoint>, mut pieces: Vec<Piece>, scheme: Scheme, n_elements: u64) -> std::result::Result<Linked, String> {
         pieces.sort_by_key(|p| p.strided.out_at);
-        let covered = pieces.iter().map(|p| p.strided.n_elements()).fold(0, u64::saturating_add);
+        let lacking = pieces.iter().map(|p| p.lacking).max().unwrap_or(0);
+        let covered = pieces.iter().map(|p| p.strided.n_elements()).fold(lacking, u64::saturating_add);
         if covered != n_elements {
             return Err(format!("has {n_elements} elements, of which {covered} are found"));
         }
@@ -102,7 +109,7 @@ impl Linked {
             Scheme::Dense(dtype) => Out::Numbers(dtype),
             _ => return Err(format!("cannot be read as {scheme}")),
         };
-        Ok(Linked { base, pieces, codecs, out })
+        Ok(Linked { base, pieces, codecs, out, lacking })
     }
 
     /// The piece that has element `x`, and how its elements lie from there on.
@@ -117,6 +124,13 @@ impl Linked {
         let mut done = 0;
         while done < out.len() {
             let byte = offset + done as u64;
+            let zeros = self.lacking / elements * bytes;
+            if byte < zeros {
+                let end = out.len().min(done + (zeros - byte) as usize);
+                out[done..end].fill(0);
+                done = end;
+                continue;
+            }
             let (block, within) = (byte / bytes, byte % bytes);
             let (piece, run) = self.find(block * elements)?;
             let Run::Straight { at, n } = run else { return Err(Error::request("the blocks of a mapped tensor do not follow each other")) };
@@ -131,6 +145,10 @@ impl Linked {
     fn numbers(&self, x: u64, out: &mut [f32]) -> Result<()> {
         let mut buffers = Vec::new();
         let mut done = 0;
+        if x < self.lacking {
+            done = out.len().min((self.lacking - x) as usize);
+            out[..done].fill(0.0);
+        }
         while done < out.len() {
             let (i, run) = self.find(x + done as u64)?;
             let rest = &mut out[done..];

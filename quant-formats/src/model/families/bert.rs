@@ -3,7 +3,7 @@
 //! Source: `BertModel`, `RobertaModel`, `XLMRobertaModel`, `DistilBertModel` of convert_hf_to_gguf.py, llama.cpp 0.5.0-dev;
 //! configuration classes of transformers 5.23.
 
-mod pooling;
+pub(super) mod pooling;
 
 use quant_core::Result;
 use serde_json::{Map, Value, json};
@@ -169,13 +169,16 @@ fn used(h: &Hparams, shape: &[u64]) -> Option<(Vec<u64>, Link)> {
     let &[rows, columns] = shape else { return None };
     let skipped = offset(h)?;
     let shape = vec![rows.checked_sub(skipped)?, columns];
-    let link = Link { hf_at: skipped.checked_mul(columns)?, ..Link::same(&shape) };
+    let hf_at = skipped.checked_mul(columns)?;
+    let link = Link { hf_at, ..Link::same(&shape) };
     Some((shape, link))
 }
 
 fn with_unused(h: &Hparams, shape: &[u64]) -> Option<Vec<u64>> {
     let &[rows, columns] = shape else { return None };
-    Some(vec![rows.checked_add(offset(h)?)?, columns])
+    // What is not in the file is not more than what is.
+    let unused = offset(h).filter(|n| *n <= rows)?;
+    Some(vec![rows.checked_add(unused)?, columns])
 }
 
 /// What the configuration classes have in common. They differ in the id of padding.
@@ -333,4 +336,49 @@ fn config_distilled(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
     c.set("activation", json!("gelu"));
     sizes(m, c);
     class_names(m, c)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn hparams(json: &str) -> Hparams {
+        Hparams::parse(json.as_bytes(), Path::new("config.json")).unwrap()
+    }
+
+    #[test]
+    fn positions_before_that_of_padding_are_not_in_gguf() {
+        let h = hparams(r#"{"pad_token_id": 1}"#);
+        let (shape, link) = used(&h, &[66, 8]).unwrap();
+        assert_eq!((&shape[..], link.hf_at), (&[64, 8][..], 16));
+        assert_eq!(with_unused(&h, &shape), Some(vec![66, 8]));
+        assert_eq!(used(&h, &[1, 8]), None);
+        assert_eq!(with_unused(&hparams(r#"{"pad_token_id": 4000000000}"#), &[64, 8]), None);
+        assert_eq!(used(&hparams(r#"{"pad_token_id": null}"#), &[66, 8]).unwrap().0, [66, 8]);
+    }
+
+    #[test]
+    fn classes_are_in_the_order_of_their_numbers() {
+        let label = |json: &str| labels(&hparams(json)).unwrap();
+        assert!(label("{}").is_empty());
+        assert!(label(r#"{"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}"#).is_empty());
+        assert_eq!(label(r#"{"id2label": {"0": "LABEL_0"}}"#), ["LABEL_0"]);
+        assert_eq!(label(r#"{"id2label": {"10": "z", "9": "b", "0": "no"}}"#), ["no", "b", "z"]);
+        assert_eq!(label(r#"{"num_labels": 1}"#), ["LABEL_0"]);
+        assert!(labels(&hparams(r#"{"id2label": {"a": "b"}}"#)).is_err());
+    }
+
+    #[test]
+    fn names_lose_the_prefix_of_their_class_and_what_is_not_run() {
+        let h = hparams(r#"{"model_type": "bert"}"#);
+        let named = |name: &str| rename(&h, name);
+        assert_eq!(named("bert.embeddings.LayerNorm.gamma").as_deref(), Some("embeddings.LayerNorm.weight"));
+        assert_eq!(named("bert.embeddings.LayerNorm.beta").as_deref(), Some("embeddings.LayerNorm.bias"));
+        assert_eq!(named("classifier.weight").as_deref(), Some("classifier.unnamed.weight"));
+        for left_out in ["bert.pooler.dense.weight", "cls.predictions.bias", "embeddings.position_ids", "vocab_transform.weight"] {
+            assert_eq!(named(left_out), None, "{left_out}");
+        }
+    }
 }

@@ -298,3 +298,46 @@ fn stretch(m: &Meta<'_>, c: &mut Hparams) {
         c.set("rope_parameters", Value::Object(rope));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn hparams(json: &str) -> Hparams {
+        Hparams::parse(json.as_bytes(), Path::new("config.json")).unwrap()
+    }
+
+    /// Elements of Hugging Face by their place in GGUF.
+    fn order(link: &Link) -> Vec<u64> {
+        let mut pairs = vec![(link.gguf_at, link.hf_at)];
+        for axis in &link.axes {
+            pairs = pairs.iter().flat_map(|&(gguf, hf)| (0..axis.len).map(move |i| (gguf + i * axis.gguf, hf + i * axis.hf))).collect();
+        }
+        pairs.sort_unstable();
+        assert!(pairs.iter().enumerate().all(|(i, (gguf, _))| *gguf == i as u64));
+        pairs.into_iter().map(|(_, hf)| hf).collect()
+    }
+
+    #[test]
+    fn keys_are_split_off_and_transposed() {
+        // Two heads, each with 2 rows for keys and 1 for values, of rank 2.
+        let h = hparams(r#"{"num_key_value_heads": 2, "qk_nope_head_dim": 2, "v_head_dim": 1}"#);
+        let expansion = Expansion::of(&h, &[6, 2]).unwrap();
+        let (shape, keys) = expansion.keys().unwrap();
+        assert_eq!((&shape[..], &order(&keys)[..]), (&[2, 2, 2][..], &[0, 2, 1, 3, 6, 8, 7, 9][..]));
+        let (shape, values) = expansion.values().unwrap();
+        assert_eq!((&shape[..], &order(&values)[..]), (&[2, 1, 2][..], &[4, 5, 10, 11][..]));
+        assert_eq!((whole(&h, &[2, 2, 2], 1), whole(&h, &[2, 1, 2], 2)), (Some(vec![6, 2]), Some(vec![6, 2])));
+        assert!(Expansion::of(&h, &[7, 2]).is_none());
+    }
+
+    #[test]
+    fn layers_that_predict_further_tokens_are_left_out() {
+        let h = hparams(r#"{"num_hidden_layers": 2, "tie_word_embeddings": true}"#);
+        assert_eq!(rename(&h, "model.layers.1.mlp.gate.weight").as_deref(), Some("model.layers.1.mlp.gate.weight"));
+        assert_eq!(rename(&h, "model.layers.2.eh_proj.weight"), None);
+        assert_eq!(rename(&h, "lm_head.weight"), None);
+    }
+}

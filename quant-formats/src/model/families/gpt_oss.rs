@@ -180,3 +180,46 @@ fn config(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Elements of Hugging Face by their place in GGUF.
+    fn order(link: &Link) -> Vec<u64> {
+        let mut pairs = vec![(link.gguf_at, link.hf_at)];
+        for axis in &link.axes {
+            pairs = pairs.iter().flat_map(|&(gguf, hf)| (0..axis.len).map(move |i| (gguf + i * axis.gguf, hf + i * axis.hf))).collect();
+        }
+        pairs.sort_unstable();
+        assert!(pairs.iter().enumerate().all(|(i, (gguf, _))| *gguf == i as u64));
+        pairs.into_iter().map(|(_, hf)| hf).collect()
+    }
+
+    fn hparams(json: &str) -> Hparams {
+        Hparams::parse(json.as_bytes(), Path::new("config.json")).unwrap()
+    }
+
+    #[test]
+    fn gates_and_inputs_lie_in_turn() {
+        // One expert of 2 inputs and 2 outputs: gate, input, gate, input for each input.
+        let (shape, gate) = in_turn(&hparams("{}"), &[1, 2, 4], 0).unwrap();
+        assert_eq!((&shape[..], &order(&gate)[..]), (&[1, 2, 2][..], &[0, 4, 2, 6][..]));
+        assert_eq!(order(&in_turn(&hparams("{}"), &[1, 2, 4], 1).unwrap().1), [1, 5, 3, 7]);
+        assert_eq!(order(&biases(&[2, 4], 1).unwrap().1), [1, 3, 5, 7]);
+        assert_eq!(whole(&hparams("{}"), &shape), Some(vec![1, 2, 4]));
+        assert_eq!(in_turn(&hparams("{}"), &[1, 2, 3], 0), None);
+    }
+
+    #[test]
+    fn packed_experts_have_their_outputs_first() {
+        let (shape, input) = every_other_row(&[1, 4, 2], 1).unwrap();
+        assert_eq!((&shape[..], &order(&input)[..]), (&[1, 2, 2][..], &[2, 3, 6, 7][..]));
+        let mxfp4 = hparams(r#"{"hidden_size": 2, "intermediate_size": 2, "quantization_config": {"quant_method": "mxfp4"}}"#);
+        assert_eq!(in_turn(&mxfp4, &[1, 4, 2], 1), every_other_row(&[1, 4, 2], 1));
+        assert_eq!(order(&down(&mxfp4, &[1, 2, 2]).unwrap().1), [0, 1, 2, 3]);
+        assert_eq!(order(&down(&hparams("{}"), &[1, 2, 2]).unwrap().1), [0, 2, 1, 3]);
+    }
+}

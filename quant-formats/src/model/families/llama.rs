@@ -48,7 +48,7 @@ pub(crate) const MIXTRAL: Family = Family {
     prepare: |h| {
         h.default("num_local_experts", json!(8));
         h.default("num_experts_per_tok", json!(2));
-        prepare(h)
+        common_defaults(h, 1e6)
     },
     config: |m, c| {
         config(m, c)?;
@@ -70,30 +70,40 @@ pub(crate) fn nothing(_: &Hparams) -> Result<Vec<Extra>> {
 }
 
 fn prepare(h: &mut Hparams) -> Result<()> {
+    common_defaults(h, 10000.0)?;
+    h.set("head_dim", json!(head_dim(h)?));
+    Ok(())
+}
+
+/// What the classes of all these families fill in; Mixtral's leaves `head_dim` out.
+fn common_defaults(h: &mut Hparams, theta: f64) -> Result<()> {
     h.default("vocab_size", json!(32000));
     let heads = h.need(&keys::HEADS)?;
     h.default("num_key_value_heads", json!(heads));
-    if h.get("head_dim").is_none() {
-        let width = h.need(&["hidden_size"])?;
-        h.set("head_dim", json!(width.checked_div(heads).unwrap_or(0)));
-    }
-    keys::prepare_rope(h, 10000.0);
+    keys::prepare_rope(h, theta);
     Ok(())
+}
+
+fn head_dim(h: &Hparams) -> Result<u32> {
+    match h.u32(&["head_dim"])? {
+        Some(n) => Ok(n),
+        None => Ok(h.need(&["hidden_size"])?.checked_div(h.need(&keys::HEADS)?).unwrap_or(0)),
+    }
 }
 
 fn keys(h: &Hparams, k: &mut Keys) -> Result<()> {
     keys::common(h, k)?;
     k.u32("vocab_size", h.need(&["vocab_size"])?);
-    k.u32("rope.dimension_count", h.need(&["head_dim"])?);
+    k.u32("rope.dimension_count", head_dim(h)?);
     Ok(())
 }
 
 fn config(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
     keys::common_config(m, c)?;
     c.set("hidden_act", json!("silu"));
-    if c.get("head_dim").is_none()
-        && let Some(n) = m.u32("rope.dimension_count")
-    {
+    let usual = c.need(&["hidden_size"])?.checked_div(c.need(&keys::HEADS)?);
+    let own = m.u32("rope.dimension_count").filter(|n| Some(*n) != usual);
+    if let (None, Some(n)) = (c.get("head_dim"), own) {
         c.set("head_dim", json!(n));
     }
     c.set("attention_bias", json!(m.has_tensor("blk.0.attn_q.bias")));
@@ -108,7 +118,7 @@ pub(crate) fn rope_factors(h: &Hparams) -> Result<Vec<Extra>> {
         return Ok(Vec::new());
     }
     let number = |key: &str, default: f64| rope_number(&rope, key).unwrap_or(default);
-    let dim = h.need(&["head_dim"])?;
+    let dim = head_dim(h)?;
     let factors = (0..dim).step_by(2).map(|i| rope_factor(i, dim, &number)).collect();
     Ok(vec![Extra { name: "rope_freqs.weight", numbers: factors }])
 }

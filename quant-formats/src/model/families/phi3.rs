@@ -196,3 +196,35 @@ fn factor_tensor(m: &Meta<'_>, name: &str) -> Result<Option<Value>> {
     let numbers: Option<Vec<f64>> = bytes.as_chunks().0.iter().map(number).collect();
     Ok(Some(json!(numbers.ok_or_else(|| Error::tensor(&checkpoint.path, name, "found a number that is not finite"))?)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn prepared(json: &str) -> Hparams {
+        let mut h = Hparams::parse(json.as_bytes(), Path::new("config.json")).unwrap();
+        prepare(&mut h).unwrap();
+        h
+    }
+
+    #[test]
+    fn long_contexts_have_factors_for_each_pair_of_dimensions() {
+        let config = |short: &str| {
+            format!(
+                r#"{{"hidden_size": 16, "num_attention_heads": 2, "max_position_embeddings": 131072,
+                "rope_scaling": {{"type": "su", "long_factor": [1, 2, 3, 4.5], "short_factor": {short}}}}}"#
+            )
+        };
+        let found = extra(&prepared(&config("[1, 1, 1, 2]"))).unwrap();
+        assert_eq!((found[0].name, &found[0].numbers[..]), ("rope_factors_long.weight", &[1.0, 2.0, 3.0, 4.5][..]));
+        assert_eq!((found[1].name, &found[1].numbers[..]), ("rope_factors_short.weight", &[1.0, 1.0, 1.0, 2.0][..]));
+        let mut keys = Keys::new("phi3", 0);
+        early(&prepared(&config("[1, 1, 1, 2]")), &mut keys).unwrap();
+        let factor = keys.into_entries()[0].scalar();
+        assert_eq!(factor, Some(crate::gguf::Scalar::Float(f64::from(1.190_238_1_f32))));
+        assert!(extra(&prepared(&config("[1, 1, 1]"))).is_err());
+        assert!(extra(&prepared("{}")).unwrap().is_empty());
+    }
+}

@@ -154,7 +154,8 @@ fn parent(id: &str, total: i64) -> Map<String, Value> {
     static HUB: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\Ahttps?://huggingface.co/([^/]+/[^/]+)\z").expect("the pattern is valid"));
     let is_url = ["http://", "https://", "ssh://"].iter().any(|scheme| id.starts_with(scheme));
     let mut out = Map::new();
-    let on_hub = HUB.captures(id).and_then(|found| found.get(1));
+    // The dot of the pattern is any character, as in the reference; the text is looked for as well.
+    let on_hub = HUB.captures(id).and_then(|found| found.get(1)).filter(|_| id.contains("huggingface.co"));
     if is_url {
         out.insert("repo_url".into(), id.into());
     }

@@ -178,5 +178,6 @@ fn with_metadata(kv: Vec<Entry>) -> Checkpoint {
         side_files: Vec::new(),
         origin: None,
         notes: Vec::new(),
+        base: None,
     }
 }

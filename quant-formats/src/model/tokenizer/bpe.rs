@@ -37,7 +37,7 @@ impl Build<'_> {
         let pre = pre::name(self.folder, &tokenizer, self.options.pre, &mut self.notes)?;
         let mut tokens = Tokens::holes(n, vocab.len()).map_err(|e| e.of(self.hparams.path()))?;
         let added = tokenizer.added();
-        for (text, id) in by_id(vocab, &added) {
+        for (text, id) in by_id(vocab, added) {
             match added.get(&id).filter(|token| token.content == text) {
                 Some(token) => {
                     let (text, kind) = added_token(&tokenizer, token)?;
@@ -72,7 +72,7 @@ impl Build<'_> {
         let n_base = tokenizer.n_base();
         let special: HashSet<u32> = tokenizer.specials().iter().filter_map(|text| tokenizer.id(text)).collect();
         let mut tokens = Tokens::default();
-        for (text, id) in by_id(tokenizer.vocab(), &tokenizer.added()) {
+        for (text, id) in by_id(tokenizer.vocab(), tokenizer.added()) {
             if (id as usize) < n_base && id as usize != tokens.len() {
                 return Err(self.folder.error("tokenizer.json", format!("no token has the id {}, needed one for every id", tokens.len())));
             }

@@ -106,7 +106,11 @@ const REGISTERED: &[(&str, &[&str])] = &[
     ("CamembertTokenizer", &["camembert"]),
     ("DebertaTokenizer", &["deberta"]),
     ("DebertaV2Tokenizer", &["deberta-v2"]),
+    ("LEDTokenizer", &["led"]),
+    ("LxmertTokenizer", &["lxmert"]),
     ("MPNetTokenizer", &["mpnet"]),
+    ("MobileBertTokenizer", &["mobilebert"]),
+    ("MvpTokenizer", &["mvp"]),
     ("T5Tokenizer", &["mt5", "musicgen", "musicgen_melody", "switch_transformers", "t5"]),
 ];
 
@@ -169,13 +173,20 @@ fn registered(model_type: &str) -> Option<&'static str> {
 
 fn named(name: &str) -> Named {
     Named::Class(match name {
-        "BertTokenizer" | "ConvBertTokenizer" | "DistilBertTokenizer" | "MobileBertTokenizer" | "SqueezeBertTokenizer" => Class::Bert,
-        "BartTokenizer" | "RobertaTokenizer" => Class::Roberta,
+        "BertTokenizer"
+        | "ConvBertTokenizer"
+        | "DistilBertTokenizer"
+        | "ElectraTokenizer"
+        | "LayoutLMTokenizer"
+        | "LxmertTokenizer"
+        | "MobileBertTokenizer"
+        | "SqueezeBertTokenizer" => Class::Bert,
+        "BartTokenizer" | "LEDTokenizer" | "LongformerTokenizer" | "MvpTokenizer" | "RobertaTokenizer" => Class::Roberta,
         "CohereTokenizer" => Class::Cohere,
         "GPT2Tokenizer" => Class::Gpt2,
         "GPTNeoXTokenizer" => Class::GptNeoX,
         "GemmaTokenizer" => Class::Gemma,
-        "LlamaTokenizer" => Class::Llama,
+        "LlamaTokenizer" | "Phi3Tokenizer" => Class::Llama,
         "Qwen2Tokenizer" => Class::Qwen2,
         "Qwen3_5Tokenizer" => Class::Qwen35,
         "XLMRobertaTokenizer" => Class::XlmRoberta,

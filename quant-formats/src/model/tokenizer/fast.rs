@@ -1,17 +1,19 @@
 //! [`Fast`]: the tokenizer that transformers would load from a folder.
 //!
-//! The crate `tokenizers` gives ids to added tokens, encodes and decodes; which tokens are added in which order follows
-//! transformers, because ids depend on it.
+//! The crate `tokenizers` encodes and decodes. Which tokens are added in which order follows transformers, because their ids depend
+//! on it.
 //!
 //! Source: `TokenizersBackend` and its subclasses, transformers 5.23.0.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use quant_core::{Error, Result};
 use serde_json::{Value, json};
-use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer};
+use tokenizers::{AddedToken, Decoder, Model, PostProcessorWrapper, Tokenizer};
 
+use super::added::Added;
 use super::class::{self, Class};
 use super::folder::{Folder, Object, is_python_space};
 use super::pipeline::{self, Flags, Pipeline};
@@ -23,6 +25,7 @@ pub(super) struct Fast<'a> {
     tokenizer: Tokenizer,
     class: Class,
     settings: Settings,
+    added: Added,
     /// `add_prefix_space` as the tokenizer tells it.
     pub(super) add_prefix_space: bool,
     is_bpe: bool,
@@ -43,22 +46,33 @@ impl<'a> Fast<'a> {
         let settings = Settings::load(folder, choice.class, &own, json.as_ref())?;
         let flags = flags(&own, &settings, json.as_ref())?;
         let text = match (pipeline::of(choice.class, &flags), &json) {
-            (None, Some(_)) => None,
-            (Some(pipeline), Some(json)) => Some(rebuilt(&pipeline, json)?),
-            (pipeline, None) => Some(from_vocabulary(folder, choice.class, pipeline)?),
+            (None, Some(json)) => without_added(json),
+            (Some(pipeline), Some(json)) => rebuilt(&pipeline, json)?,
+            (pipeline, None) => from_vocabulary(folder, choice.class, pipeline)?,
         };
-        let tokenizer = build(folder, text)?;
+        let tokenizer = guarded(folder, || Tokenizer::from_bytes(text))?.map_err(|e| unusable(folder, &e.to_string()))?;
         let is_bpe = matches!(tokenizer.get_model(), tokenizers::ModelWrapper::BPE(_));
         let add_prefix_space = flags.add_prefix_space.unwrap_or(choice.class == Class::XlmRoberta);
         let notes = choice.foreign.map(|name| format!("the tokenizer is read as tokenizer.json has it; transformers' {name} may build another"));
-        let mut fast = Fast { folder, tokenizer, class: choice.class, settings, add_prefix_space, is_bpe, notes: notes.into_iter().collect() };
-        guarded(folder, || fast.add_all(json.is_some()))??;
+        let mut fast = Fast {
+            folder,
+            tokenizer,
+            class: choice.class,
+            settings,
+            added: Added::default(),
+            add_prefix_space,
+            is_bpe,
+            notes: notes.into_iter().collect(),
+        };
+        guarded(folder, || fast.add_all(json.as_ref()))??;
         Ok(fast)
     }
 
     /// All tokens with their ids.
     pub(super) fn vocab(&self) -> HashMap<String, u32> {
-        self.tokenizer.get_vocab(true)
+        let mut vocab = self.tokenizer.get_vocab(false);
+        vocab.extend(self.added.ids().iter().map(|(text, id)| (text.clone(), *id)));
+        vocab
     }
 
     /// How many tokens there are without the added ones.
@@ -67,13 +81,13 @@ impl<'a> Fast<'a> {
     }
 
     /// The added tokens by id.
-    pub(super) fn added(&self) -> BTreeMap<u32, AddedToken> {
-        self.tokenizer.get_added_tokens_decoder().into_iter().collect()
+    pub(super) fn added(&self) -> &BTreeMap<u32, AddedToken> {
+        self.added.tokens()
     }
 
     /// The text of a token.
     pub(super) fn token(&self, id: u32) -> Option<String> {
-        self.tokenizer.id_to_token(id)
+        self.added.decoded(id).map(str::to_owned).or_else(|| self.tokenizer.get_model().id_to_token(id))
     }
 
     /// The texts of all special tokens.
@@ -100,41 +114,53 @@ impl<'a> Fast<'a> {
     /// # Errors
     /// If the tokenizer cannot do it.
     pub(super) fn decode(&self, ids: &[u32]) -> Result<String> {
-        let text = guarded(self.folder, || self.tokenizer.decode(ids, false))?.map_err(|e| unusable(self.folder, &e.to_string()))?;
+        let tokens: Vec<String> = ids.iter().filter_map(|id| self.token(*id)).collect();
+        let text = match self.tokenizer.get_decoder() {
+            Some(decoder) => guarded(self.folder, || decoder.decode(tokens))?.map_err(|e| unusable(self.folder, &e.to_string()))?,
+            None => tokens.join(" "),
+        };
         Ok(if self.settings.clean_up && !self.is_bpe { cleaned_up(text) } else { text })
     }
 
     /// Adds what transformers adds after loading, and sets the post-processor.
-    fn add_all(&mut self, with_json: bool) -> Result<()> {
+    fn add_all(&mut self, json: Option<&Object>) -> Result<()> {
         let _ = self.tokenizer.with_truncation(None);
         self.tokenizer.with_padding(None);
         self.tokenizer.set_encode_special_tokens(self.settings.split_special_tokens);
-        let tokens = self.tokens_to_add();
-        self.tokenizer.add_tokens(&tokens);
+        if let Some(json) = json.filter(|_| self.class == Class::Verbatim) {
+            self.add(&listed(json)?)?;
+        }
+        self.add(&self.tokens_to_add())?;
         match self.class {
             Class::Qwen2 => {
                 let specials: Vec<_> = self.specials().into_iter().map(|text| AddedToken::from(text, true)).collect();
-                self.tokenizer.add_tokens(&specials);
+                self.add(&specials)?;
             }
             Class::Cohere => {
                 let specials: Vec<_> = self.settings.mentions().map(|mention| mention.token().special(true)).collect();
-                self.tokenizer.add_special_tokens(&specials);
+                self.add(&specials)?;
             }
             _ => (),
         }
-        self.set_post_processor(with_json)
+        self.added.hand_over(&mut self.tokenizer);
+        self.set_post_processor(json.is_some())
+    }
+
+    fn add(&mut self, tokens: &[AddedToken]) -> Result<()> {
+        self.added.add(&self.tokenizer, tokens).map_err(|problem| unusable(self.folder, &problem))
     }
 
     /// The tokens that are listed, then the special ones that are not.
     fn tokens_to_add(&self) -> Vec<AddedToken> {
         let mut tokens: Vec<AddedToken> = self.settings.added.values().cloned().collect();
-        let known = self.added();
+        let known: HashSet<&str> = self.added.tokens().values().chain(self.settings.added.values()).map(|token| token.content.as_str()).collect();
+        let mut others: Vec<&Mention> = Vec::new();
         for mention in self.settings.mentions().chain(self.settings.extra.iter().flatten()) {
-            let text = mention.text();
-            if !known.values().chain(&tokens).any(|token| token.content == text) {
-                tokens.push(mention.token());
+            if !known.contains(mention.text()) && !others.contains(&mention) {
+                others.push(mention);
             }
         }
+        tokens.extend(others.into_iter().map(Mention::token));
         for token in &mut tokens {
             token.special |= self.settings.mentions().any(|mention| mention.text() == token.content);
         }
@@ -142,30 +168,27 @@ impl<'a> Fast<'a> {
     }
 
     fn set_post_processor(&mut self, with_json: bool) -> Result<()> {
+        let end = |name: &str| self.settings.text(name).map(|text| (text.to_owned(), None));
+        // Where BERT has no such token, Python makes the text `None` of it, and the id is a fixed one.
+        let bert = |name: &str, id| end(name).or_else(|| Some(("None".to_owned(), Some(id))));
+        let wanted = |add: Option<bool>, name: &str| if add == Some(true) { end(name) } else { None };
         let (first, last) = match self.class {
-            Class::Bert => ("cls", "sep"),
-            Class::XlmRoberta => ("bos", "eos"),
-            Class::Roberta => return self.surround(Some("cls"), Some("sep")),
-            Class::GptNeoX => ("", ""),
-            _ if with_json => return Ok(()),
-            _ => ("", ""),
+            Class::Bert => (bert("cls", 2), bert("sep", 3)),
+            Class::XlmRoberta => (end("bos"), end("eos")),
+            Class::Roberta => (end("cls"), end("sep")),
+            _ if with_json && self.class != Class::GptNeoX => return Ok(()),
+            _ => (wanted(self.settings.add_bos, "bos"), wanted(self.settings.add_eos, "eos")),
         };
-        if !first.is_empty() {
-            return self.surround(Some(first), Some(last));
-        }
-        let wanted = |add: Option<bool>, name| (add == Some(true)).then_some(name);
-        let (first, last) = (wanted(self.settings.add_bos, "bos"), wanted(self.settings.add_eos, "eos"));
         self.surround(first, last)
     }
 
-    /// Makes the tokenizer put a first and a last token around every text.
-    fn surround(&mut self, first: Option<&str>, last: Option<&str>) -> Result<()> {
+    /// Makes the tokenizer put a first and a last token around every text, each with its id if it is no token.
+    fn surround(&mut self, first: Option<End>, last: Option<End>) -> Result<()> {
         let (mut single, mut specials) = (vec![json!({"Sequence": {"id": "A", "type_id": 0}})], serde_json::Map::new());
-        for (attribute, at_end) in [(first, false), (last, true)] {
-            let Some(text) = attribute.and_then(|name| self.settings.text(name)) else { continue };
-            let Some(id) = self.id(text) else { return Err(unusable(self.folder, &format!("special token '{text}' is no token"))) };
+        for ((text, id), at_end) in first.map(|end| (end, false)).into_iter().chain(last.map(|end| (end, true))) {
+            let id = id.or_else(|| self.id(&text)).ok_or_else(|| unusable(self.folder, &format!("special token '{text}' is no token")))?;
             single.insert(if at_end { single.len() } else { 0 }, json!({"SpecialToken": {"id": text, "type_id": 0}}));
-            specials.insert(text.into(), json!({"id": text, "ids": [id], "tokens": [text]}));
+            specials.insert(text.clone(), json!({"id": text, "ids": [id], "tokens": [text]}));
         }
         let processor: Option<PostProcessorWrapper> = if specials.is_empty() {
             None
@@ -179,6 +202,9 @@ impl<'a> Fast<'a> {
     }
 }
 
+/// The text of a token at an end of every text, and its id if that is not the token's own.
+type End = (String, Option<u32>);
+
 fn flags(own: &Object, settings: &Settings, json: Option<&Object>) -> Result<Flags> {
     Ok(Flags {
         add_prefix_space: flag(own, "add_prefix_space")?,
@@ -186,7 +212,7 @@ fn flags(own: &Object, settings: &Settings, json: Option<&Object>) -> Result<Fla
         do_lower_case: flag(own, "do_lower_case")?,
         tokenize_chinese_chars: flag(own, "tokenize_chinese_chars")?,
         strip_accents: flag(own, "strip_accents")?,
-        unk_token: settings.text("unk").map(str::to_owned),
+        unk_token: settings.text("unk").unwrap_or("None").into(),
         charsmap: json.map(|json| json.value("normalizer")).transpose()?.flatten().and_then(|normalizer| charsmap(&normalizer)),
     })
 }
@@ -197,6 +223,18 @@ fn charsmap(normalizer: &Value) -> Option<String> {
         Some(parts) => parts.iter().find_map(charsmap),
         None => normalizer.get("precompiled_charsmap")?.as_str().map(str::to_owned),
     }
+}
+
+/// A tokenizer.json without its added tokens, which are added one by one.
+fn without_added(json: &Object) -> String {
+    let fields = json.iter().filter(|(key, _)| *key != "added_tokens");
+    let fields: Vec<String> = fields.map(|(key, value)| format!("{}:{value}", Value::from(key))).collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+/// The added tokens of a tokenizer.json, in the order of the file.
+fn listed(json: &Object) -> Result<Vec<AddedToken>> {
+    Ok(json.read("added_tokens")?.unwrap_or_default())
 }
 
 /// A tokenizer.json of vocabulary, merges and post-processor of another, and of what the class puts around them.
@@ -249,17 +287,21 @@ fn from_vocabulary(folder: Folder<'_>, class: Class, pipeline: Option<Pipeline>)
     }
 }
 
-fn build(folder: Folder<'_>, text: Option<String>) -> Result<Tokenizer> {
-    let bytes = match text {
-        Some(text) => text.into_bytes(),
-        None => folder.bytes("tokenizer.json")?.unwrap_or_default(),
-    };
-    guarded(folder, || Tokenizer::from_bytes(&bytes))?.map_err(|e| unusable(folder, &e.to_string()))
-}
-
 /// Runs code of the crate `tokenizers`, which panics on some inputs.
 fn guarded<T>(folder: Folder<'_>, code: impl FnOnce() -> T) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(code)).map_err(|_| unusable(folder, "it contradicts itself"))
+    GUARDED.set(true);
+    let done = catch_unwind(AssertUnwindSafe(code));
+    GUARDED.set(false);
+    done.map_err(|_| unusable(folder, "the tokenizers library fails on it"))
+}
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread runs code whose panics become errors: a program's hook should not report them.
+pub fn is_guarded() -> bool {
+    GUARDED.get()
 }
 
 fn unusable(folder: Folder<'_>, problem: &str) -> Error {

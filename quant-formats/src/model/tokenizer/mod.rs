@@ -8,6 +8,7 @@
 //! Source: conversion/base.py, bert.py, gemma.py, llama.py, phi.py, qwen.py and gguf-py/gguf/vocab.py of llama.cpp 0.5.0-dev with
 //! transformers 5.23.0.
 
+mod added;
 mod bpe;
 mod class;
 mod fast;
@@ -27,6 +28,8 @@ mod wordpiece;
 
 #[cfg(test)]
 mod tests;
+
+pub use fast::is_guarded;
 
 use quant_core::Result;
 

@@ -15,7 +15,8 @@ pub(super) struct Flags {
     pub(super) do_lower_case: Option<bool>,
     pub(super) tokenize_chinese_chars: Option<bool>,
     pub(super) strip_accents: Option<bool>,
-    pub(super) unk_token: Option<String>,
+    /// `None` if there is none: Python makes a text of it.
+    pub(super) unk_token: String,
     /// Base64, from the tokenizer.json.
     pub(super) charsmap: Option<String>,
 }

@@ -1,7 +1,8 @@
 //! [`PostProcessor`]: which tokens a text gets at its ends, and which tokens those are, read from the post-processor of tokenizer.json.
 //!
-//! The reference compares the token of a template with what tokenizer_config.json has: a token that stands there as an object is
-//! never equal to it, and is then replaced and said not to be added. That is kept.
+//! The reference compares the tokens of a template with what stands in tokenizer_config.json as JSON: a token that stands there as an
+//! object is equal to none. Then the first token counts as `cls_token` if there is none, and the last one makes the `eos_token` an
+//! `eot_token`. That is kept.
 //!
 //! Source: `SpecialVocab._try_load_from_tokenizer_json` of gguf-py/gguf/vocab.py, llama.cpp 0.5.0-dev.
 

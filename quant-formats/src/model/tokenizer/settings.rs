@@ -30,10 +30,13 @@ pub(super) enum Mention {
 pub(super) struct Settings {
     /// By attribute, in the order of [`ATTRIBUTES`]; none where null or no default says otherwise.
     named: Vec<(String, Option<Mention>)>,
-    /// Attributes of this model only, such as `image_token`.
+    /// Attributes of this model only, such as `image_token`: those that stand among the settings, and those that are set apart.
     specific: Vec<(String, Mention)>,
+    set_apart: Vec<(String, Mention)>,
     /// Further special tokens; none if nothing was said.
     pub(super) extra: Option<Vec<Mention>>,
+    /// Whether they are those of the older key only, which special_tokens_map.json may replace.
+    extra_is_older: bool,
     /// Added tokens by id.
     pub(super) added: BTreeMap<u32, AddedToken>,
     /// Whether a first or last token is put around a text: only folders without tokenizer.json say it here.
@@ -97,20 +100,17 @@ impl Settings {
     }
 
     fn read_own(&mut self, own: &Object, with_json: bool) -> Result<()> {
-        let (mut from_config, mut from_class) = (Vec::new(), Vec::new());
         for key in own.keys().filter(|key| key.ends_with("_token")) {
             let Some(value) = own.value(key)? else { continue };
             match ATTRIBUTES.iter().find(|name| key.strip_suffix("_token") == Some(**name)) {
                 Some(name) => self.set(name, Mention::read(&value)),
                 None => match Mention::read(&value) {
-                    Some(text @ Mention::Text(_)) => from_config.push((key.to_owned(), text)),
-                    Some(token) => from_class.push((key.to_owned(), token)),
+                    Some(text @ Mention::Text(_)) => self.set_apart.push((key.to_owned(), text)),
+                    Some(token) => self.specific.push((key.to_owned(), token)),
                     None => (),
                 },
             }
         }
-        self.specific.append(&mut from_class);
-        self.specific.append(&mut from_config);
         self.read_extra(own)?;
         if !with_json {
             (self.add_bos, self.add_eos) = (flag(own, "add_bos_token")?, flag(own, "add_eos_token")?);
@@ -120,17 +120,19 @@ impl Settings {
         Ok(())
     }
 
+    /// Further special tokens: a list, or an object that gives them names. The older key counts beside an object, not beside a list.
     fn read_extra(&mut self, own: &Object) -> Result<()> {
         let extra = own.value("extra_special_tokens")?;
         let older = own.value("additional_special_tokens")?;
-        let said = extra.is_some() || older.is_some();
-        match extra.filter(truthy).or(older) {
-            Some(Value::Object(_)) => {
-                let Some(map) = own.object("extra_special_tokens")? else { return Ok(()) };
-                for (key, _) in map.iter() {
-                    self.specific.extend(map.value(key)?.and_then(|value| Mention::read(&value)).map(|mention| (key.to_owned(), mention)));
-                }
+        if let Some(Value::Object(_)) = extra {
+            for (key, raw) in own.object("extra_special_tokens")?.unwrap_or_default().iter() {
+                let value = serde_json::from_str(raw).unwrap_or_default();
+                self.set_apart.extend(Mention::read(&value).map(|mention| (key.to_owned(), mention)));
             }
+            self.extra_is_older = true;
+        }
+        let said = extra.as_ref().is_some_and(|value| !value.is_object());
+        match extra.filter(|value| truthy(value) && !value.is_object()).or(older) {
             Some(Value::Array(list)) => self.extra = Some(list.iter().filter_map(Mention::read).collect()),
             _ if said => self.extra = Some(Vec::new()),
             _ => (),
@@ -178,7 +180,7 @@ impl Settings {
             };
             match (key, &value) {
                 ("extra_special_tokens", Value::Object(tokens)) => {
-                    self.specific.extend(tokens.iter().filter_map(|(name, value)| Some((name.clone(), Mention::read(value)?))));
+                    self.set_apart.extend(tokens.iter().filter_map(|(name, value)| Some((name.clone(), Mention::read(value)?))));
                 }
                 ("extra_special_tokens", Value::Array(list)) => {
                     let extra = self.extra.get_or_insert_default();
@@ -188,14 +190,12 @@ impl Settings {
                         }
                     }
                 }
-                ("additional_special_tokens", Value::Array(list)) if self.extra.is_none() => {
+                ("additional_special_tokens", Value::Array(list)) if self.extra.is_none() || self.extra_is_older => {
                     self.extra = Some(list.iter().filter_map(special_mention).collect());
                 }
                 _ => match (key.strip_suffix("_token"), mention) {
                     (Some(name), mention) if ATTRIBUTES.contains(&name) => self.set(name, mention),
-                    (Some(_), Some(mention)) if !self.specific.iter().any(|(name, _)| name == key) => {
-                        self.specific.insert(0, (key.into(), mention));
-                    }
+                    (Some(_), Some(mention)) => put(&mut self.specific, key, mention),
                     _ => (),
                 },
             }
@@ -232,8 +232,19 @@ impl Settings {
         {
             self.set("pad", Some(Mention::Text(text.into())));
         }
+        for (key, mention) in std::mem::take(&mut self.set_apart) {
+            put(&mut self.specific, &key, mention);
+        }
         self.named.sort_by_key(|(name, _)| ATTRIBUTES.iter().position(|attribute| attribute == name));
         Ok(())
+    }
+}
+
+/// Sets a key, which keeps its place if it is there.
+fn put(list: &mut Vec<(String, Mention)>, key: &str, mention: Mention) {
+    match list.iter_mut().find(|(old, _)| old == key) {
+        Some(entry) => entry.1 = mention,
+        None => list.push((key.into(), mention)),
     }
 }
 

@@ -1,0 +1,200 @@
+//! Hugging Face to GGUF and back, whole files: against convert_hf_to_gguf.py and llama-quantize of llama.cpp 0.5.0-dev (see
+//! `peers/hf_to_gguf.py`, `peers/llama_quantize.py`), and against the checkpoint that a GGUF file was made from.
+
+use std::path::{Path, PathBuf};
+
+use quant_tests::{convert, here, json, quant_ok, refused, sha256};
+use serde_json::{Value, json};
+
+/// The committed model of a name in the goldens.
+fn folder(name: &str) -> PathBuf {
+    if name == "tiny-llama" { here("data/tiny-llama") } else { here("data/models").join(name) }
+}
+
+/// A copy of a model whose files may be changed.
+fn copy(name: &str, to: &Path) -> PathBuf {
+    let folder_of_copy = to.join(name);
+    std::fs::create_dir(&folder_of_copy).unwrap();
+    for entry in std::fs::read_dir(folder(name)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::write(folder_of_copy.join(entry.file_name()), std::fs::read(entry.path()).unwrap()).unwrap();
+    }
+    folder_of_copy
+}
+
+/// Changes a JSON file of a model.
+fn edit(model: &Path, file: &str, change: impl FnOnce(&mut Value)) {
+    let mut value = json(&model.join(file));
+    change(&mut value);
+    std::fs::write(model.join(file), value.to_string()).unwrap();
+}
+
+#[test]
+fn every_model_and_type_gives_the_file_of_the_reference() {
+    let dir = tempfile::tempdir().unwrap();
+    let golden = json(&here("goldens/hf_to_gguf.json"));
+    let mut n = 0;
+    for (name, types) in golden.as_object().unwrap() {
+        for (outtype, expected) in types.as_object().unwrap() {
+            let out = dir.path().join(format!("{name}-{outtype}.gguf"));
+            convert(&folder(name), &out, &["--outtype", outtype]);
+            assert_eq!(sha256(&out), expected.as_str().unwrap(), "{name} {outtype}");
+            n += 1;
+        }
+    }
+    assert_eq!(n, 16);
+}
+
+#[test]
+fn auto_is_the_type_of_the_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.gguf");
+    convert(&here("data/tiny-llama"), &out, &[]);
+    assert_eq!(sha256(&out), json(&here("goldens/hf_to_gguf.json"))["tiny-llama"]["bf16"]);
+}
+
+/// The two steps of the reference: convert_hf_to_gguf.py, then llama-quantize.
+#[test]
+fn a_mix_in_one_step_gives_the_file_of_two_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    let golden = json(&here("goldens/llama_quantize.json"));
+    let plain = |case: &Value| case["arguments"].as_array().unwrap().is_empty() && case["sha256"].is_string();
+    let mut n = 0;
+    for (name, case) in golden.as_object().unwrap().iter().filter(|(_, case)| plain(case)) {
+        let out = dir.path().join("out.gguf");
+        convert(&here("data/tiny-llama"), &out, &["--type", case["mix"].as_str().unwrap(), "--force"]);
+        assert_eq!(sha256(&out), case["sha256"].as_str().unwrap(), "{name}");
+        n += 1;
+    }
+    assert!(n >= 30, "{n} mixes");
+}
+
+#[test]
+fn the_way_back_gives_the_tensors_of_the_checkpoint_byte_for_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["tiny-llama", "mixtral", "gemma2", "phi3"] {
+        let (there, back) = (dir.path().join(format!("{name}.gguf")), dir.path().join(name));
+        convert(&folder(name), &there, &[]);
+        convert(&there, &back, &["--to", "hf"]);
+        assert_eq!(sha256(&back.join("model.safetensors")), sha256(&folder(name).join("model.safetensors")), "{name}");
+        let (ours, theirs) = (json(&back.join("config.json")), json(&folder(name).join("config.json")));
+        for key in
+            ["architectures", "model_type", "dtype", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size"]
+        {
+            assert_eq!(ours[key], theirs[key], "{name} {key}");
+        }
+        assert!(back.join("tokenizer.json").is_file() && back.join("tokenizer_config.json").is_file(), "{name}");
+        // And there again: the same tensors.
+        let again = dir.path().join(format!("{name}-again.gguf"));
+        convert(&back, &again, &[]);
+        let tensors = |path: &Path| {
+            serde_json::from_str::<Value>(&quant_ok(&["inspect".as_ref(), path.as_os_str(), "--json".as_ref()])).unwrap()["tensors"].clone()
+        };
+        assert_eq!(tensors(&again), tensors(&there), "{name}");
+    }
+}
+
+#[test]
+fn the_vocabulary_alone_has_no_tensors() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("vocab.gguf");
+    convert(&here("data/tiny-llama"), &out, &["--vocab-only", "--model-name", "Tiny"]);
+    let report: Value = serde_json::from_str(&quant_ok(&["inspect".as_ref(), out.as_os_str(), "--json".as_ref()])).unwrap();
+    assert_eq!(report["tensors"], json!([]));
+    assert_eq!(report["parameters"], 0);
+}
+
+/// One line that names the file and what is wrong, for each way in which a model is not what its class has.
+#[test]
+fn a_model_that_is_not_what_its_configuration_says_is_refused() {
+    type Change = fn(&Path);
+    let cases: [(&str, &str, Change, &[&str]); 12] = [
+        (
+            "no class",
+            "tiny-llama",
+            |m| edit(m, "config.json", |c| drop(c.as_object_mut().unwrap().remove("architectures"))),
+            &["config.json", "architectures"],
+        ),
+        (
+            "unknown class",
+            "tiny-llama",
+            |m| edit(m, "config.json", |c| c["architectures"] = json!(["NoSuchModel"])),
+            &["NoSuchModel", "LlamaForCausalLM", "--generic"],
+        ),
+        (
+            "no layers",
+            "tiny-llama",
+            |m| edit(m, "config.json", |c| drop(c.as_object_mut().unwrap().remove("num_hidden_layers"))),
+            &["config.json", "num_hidden_layers"],
+        ),
+        (
+            "no heads",
+            "tiny-llama",
+            |m| edit(m, "config.json", |c| drop(c.as_object_mut().unwrap().remove("num_attention_heads"))),
+            &["num_attention_heads"],
+        ),
+        ("more layers", "tiny-llama", |m| edit(m, "config.json", |c| c["num_hidden_layers"] = json!(5)), &["5 layers", "layer 4"]),
+        ("fewer layers", "tiny-llama", |m| edit(m, "config.json", |c| c["num_hidden_layers"] = json!(3)), &["3 layers", "blk.3."]),
+        ("another width", "tiny-llama", |m| edit(m, "config.json", |c| c["hidden_size"] = json!(512)), &["token_embd.weight", "[1024, 256]", "512"]),
+        ("odd heads", "tiny-llama", |m| edit(m, "config.json", |c| c["num_attention_heads"] = json!(3)), &["q_proj", "3 heads"]),
+        (
+            "heads in words",
+            "tiny-llama",
+            |m| edit(m, "config.json", |c| c["num_attention_heads"] = json!("four")),
+            &["num_attention_heads", "\"four\""],
+        ),
+        ("an expert more", "mixtral", |m| edit(m, "config.json", |c| c["num_local_experts"] = json!(4)), &["experts.3", "missing", "4 experts"]),
+        ("an expert less", "mixtral", |m| edit(m, "config.json", |c| c["num_local_experts"] = json!(2)), &["expert 2", "there are 2"]),
+        (
+            "no tokenizer",
+            "tiny-llama",
+            |m| ["tokenizer.json", "tokenizer.model"].iter().for_each(|f| std::fs::remove_file(m.join(f)).unwrap()),
+            &["tokenizer"],
+        ),
+    ];
+    for (what, name, change, words) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let model = copy(name, dir.path());
+        change(&model);
+        let out = dir.path().join("out.gguf");
+        let text = refused(&["convert".as_ref(), model.as_os_str(), out.as_os_str()]);
+        for word in words {
+            assert!(text.contains(word), "{what}: '{word}' is not in: {text}");
+        }
+        assert!(!out.exists(), "{what}");
+    }
+}
+
+/// A pre-tokenizer that nobody knows: named by its hash, with the way out.
+#[test]
+fn an_unknown_pre_tokenizer_is_refused_until_it_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = copy("tiny-llama", dir.path());
+    std::fs::remove_file(model.join("tokenizer.model")).unwrap();
+    let vocab: Vec<(String, u64)> = (0..256u64).map(|i| (char::from_u32(0x4e00 + i as u32).unwrap().to_string(), i)).collect();
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "post_processor": null, "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
+                  "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": vocab.into_iter().collect::<std::collections::BTreeMap<_, _>>(), "merges": []},
+    });
+    std::fs::write(model.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    std::fs::write(model.join("tokenizer_config.json"), r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#).unwrap();
+    let out = dir.path().join("out.gguf");
+    let text = refused(&["convert".as_ref(), model.as_os_str(), out.as_os_str()]);
+    assert!(text.contains("--pre"), "{text}");
+    convert(&model, &out, &["--pre", "gpt-2"]);
+    let shown = quant_ok(&["inspect".as_ref(), out.as_os_str(), "--all".as_ref()]);
+    assert!(shown.contains("tokenizer.ggml.pre") && shown.contains("gpt-2"), "{shown}");
+}
+
+/// Without the mapping names stay, and the user is told what that means.
+#[test]
+fn generic_keeps_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.gguf");
+    convert(&here("data/tiny-llama"), &out, &["--generic"]);
+    let shown = quant_ok(&["inspect".as_ref(), out.as_os_str(), "--all".as_ref()]);
+    assert!(shown.contains("model.layers.0.self_attn.q_proj.weight"), "{shown}");
+}
