@@ -117,8 +117,6 @@ pub(crate) struct Unpacked {
 /// A quantized checkpoint, seen through.
 #[derive(Debug)]
 pub struct Unpacking {
-    /// The method, as config.json names it.
-    pub(crate) method: String,
     /// The logical tensors, in the order of their codes in the checkpoint.
     pub(crate) tensors: Vec<Unpacked>,
     /// Indices of physical tensors that only mean something to a quantized layer at run time, such as `input_scale`.
@@ -149,7 +147,7 @@ pub fn unpack(checkpoint: &Checkpoint) -> Result<Option<Unpacking>> {
         "quanto" => torchao::find_quanto(&mut found)?,
         other => return Err(settings.refuse(other)),
     }
-    found.finish(settings.method).map(Some)
+    found.finish(&settings.method).map(Some)
 }
 
 /// The logical tensors found so far.
@@ -180,7 +178,7 @@ impl<'a> Found<'a> {
         self.dropped.extend(names.filter(|(_, name)| endings.iter().any(|e| name.ends_with(e))).map(|(i, _)| i));
     }
 
-    fn finish(mut self, method: String) -> Result<Unpacking> {
+    fn finish(mut self, method: &str) -> Result<Unpacking> {
         self.tensors.sort_by_key(|t| t.used.first().copied());
         let used: HashSet<usize> = self.tensors.iter().flat_map(|t| t.used.iter().copied()).collect();
         self.refuse_twice(&used)?;
@@ -190,7 +188,7 @@ impl<'a> Found<'a> {
         if self.tensors.is_empty() {
             self.notes.push(format!("the configuration names the quantization method {method}, but no tensor is quantized that way"));
         }
-        Ok(Unpacking { method, tensors: self.tensors, dropped: self.dropped, notes: self.notes })
+        Ok(Unpacking { tensors: self.tensors, dropped: self.dropped, notes: self.notes })
     }
 
     /// Two tensors of one name: two logical ones, or a logical one beside a plain one.

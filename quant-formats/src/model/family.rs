@@ -73,12 +73,15 @@ pub(crate) enum Change {
     Other(Layout),
 }
 
+/// A shape in GGUF, and the link to it.
+pub(crate) type Laid = (Vec<u64>, Link);
+
 /// A layout of its own: shapes and links, from the shape on the other side. The second function gives the shape of the whole
 /// tensor of Hugging Face from that of this row's tensor of GGUF.
 #[derive(Clone, Copy)]
 pub(crate) struct Layout {
     /// The shape in GGUF and the link, from the shape in Hugging Face.
-    pub(crate) to_gguf: fn(&Hparams, &[u64]) -> Option<(Vec<u64>, Link)>,
+    pub(crate) to_gguf: fn(&Hparams, &[u64]) -> Option<Laid>,
     /// The shape in Hugging Face, from that in GGUF.
     pub(crate) to_hf: fn(&Hparams, &[u64]) -> Option<Vec<u64>>,
 }

@@ -23,6 +23,7 @@ mod parts;
 mod patterns;
 mod pre;
 mod specials;
+mod spm_model;
 mod unigram;
 mod vocab;
 mod wordpiece;
@@ -75,6 +76,10 @@ pub(crate) fn tokenizer_files(checkpoint: &Checkpoint) -> Result<(Files, Vec<Str
     };
     let Tokenizer { json, vocabulary, specials, notes } = tokenizer;
     let mut files = vec![("tokenizer.json".to_owned(), json)];
+    if model == "llama" && vocabulary.has_scores {
+        let add_space = keys.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+        files.push(("tokenizer.model".to_owned(), spm_model::file(&vocabulary, add_space)));
+    }
     files.extend(config::files(keys, &vocabulary, &specials, model == "bert")?);
     Ok((files, notes))
 }

@@ -170,7 +170,7 @@ fn used(h: &Hparams, shape: &[u64]) -> Option<(Vec<u64>, Link)> {
     let skipped = offset(h)?;
     let shape = vec![rows.checked_sub(skipped)?, columns];
     let hf_at = skipped.checked_mul(columns)?;
-    let link = Link { hf_at, ..Link::same(&shape) };
+    let link = Link { hf_at, lacking: hf_at, ..Link::same(&shape) };
     Some((shape, link))
 }
 
@@ -352,7 +352,7 @@ mod tests {
     fn positions_before_that_of_padding_are_not_in_gguf() {
         let h = hparams(r#"{"pad_token_id": 1}"#);
         let (shape, link) = used(&h, &[66, 8]).unwrap();
-        assert_eq!((&shape[..], link.hf_at), (&[64, 8][..], 16));
+        assert_eq!((&shape[..], link.hf_at, link.lacking), (&[64, 8][..], 16, 16));
         assert_eq!(with_unused(&h, &shape), Some(vec![66, 8]));
         assert_eq!(used(&h, &[1, 8]), None);
         assert_eq!(with_unused(&hparams(r#"{"pad_token_id": 4000000000}"#), &[64, 8]), None);

@@ -43,12 +43,8 @@ use crate::gguf::Entry;
 /// How a family's tokenizer is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Vocab {
-    /// The model has none.
-    None,
     /// Byte-level BPE.
     Gpt2,
-    /// tokenizer.model.
-    SentencePiece,
     /// tokenizer.model, or else byte-level BPE.
     SentencePieceOrGpt2,
     /// tokenizer.model, or else BPE with byte tokens, or else byte-level BPE; with what Llama's relatives need.
@@ -59,10 +55,6 @@ pub(crate) enum Vocab {
     Roberta,
     /// Unigram.
     XlmRoberta,
-    /// Byte-level BPE that always puts tokens around a text.
-    ModernBert,
-    /// Byte-level BPE that never puts a token before a text.
-    EuroBert,
     /// tokenizer.model with fixed ids of CodeGemma.
     Gemma,
     /// tokenizer.model without a space before a text.
@@ -103,24 +95,12 @@ struct Build<'a> {
 impl Build<'_> {
     fn all(&mut self, vocab: Vocab) -> Result<()> {
         match vocab {
-            Vocab::None => self.keys.string("tokenizer.ggml.model", "none"),
             Vocab::Gpt2 => self.gpt2()?,
-            Vocab::SentencePiece => self.spm()?,
             Vocab::SentencePieceOrGpt2 => self.spm_or_gpt2()?,
             Vocab::Llama => self.llama()?,
             Vocab::Bert => self.bert()?,
             Vocab::Roberta => self.roberta()?,
             Vocab::XlmRoberta => self.xlm_roberta()?,
-            Vocab::ModernBert => {
-                for kind in ["bos", "eos", "sep"] {
-                    self.keys.bool(&format!("tokenizer.ggml.add_{kind}_token"), true);
-                }
-                self.gpt2()?;
-            }
-            Vocab::EuroBert => {
-                self.keys.bool("tokenizer.ggml.add_bos_token", false);
-                self.gpt2()?;
-            }
             Vocab::Gemma => self.gemma()?,
             Vocab::Gemma3 if !self.has_spm() => self.gpt2()?,
             Vocab::Gemma2 | Vocab::Gemma3 => self.gemma2()?,

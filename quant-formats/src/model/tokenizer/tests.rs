@@ -107,7 +107,7 @@ fn errors_say_what_is_wrong_and_what_to_do() {
     let cases: [(Vocab, Files<'_>, &str); 14] = [
         (Vocab::Gpt2, &[none], "model/tokenizer.json: found no such file, and no older files"),
         (Vocab::Bert, &[none, ("tokenizer_config.json", r#"{"tokenizer_class": "BertTokenizer"}"#)], "found no such file, and no vocab.txt"),
-        (Vocab::SentencePiece, &[none], "model/tokenizer.model: found no such file"),
+        (Vocab::Gemma2, &[none], "model/tokenizer.model: found no such file"),
         (Vocab::XlmRoberta, &[none], "found neither this file nor sentencepiece.bpe.model"),
         (Vocab::Gpt2, &[none, json], "have the hash 7b4604b3e7ef53d3a31d7a4d1a3609403b42564834a96fe0f8b17555ba4136ca"),
         (Vocab::Gpt2, &[none, json], "--pre NAME"),
