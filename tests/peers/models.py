@@ -532,6 +532,8 @@ def main():
     names = {case.name for case in CASES} | {case.name.split("-")[0] for case in CASES}
     if unknown := set(args.only) - names:
         sys.exit(f"no such checkpoint: {min(unknown)}; there are {', '.join(case.name for case in CASES)}")
+    if args.write_docs and (args.only or len(args.outtypes) < len(OUTTYPES)):
+        sys.exit("--write-docs needs all checkpoints and types")
     reference = Reference(args.llama_cpp.resolve())
     rows = []
     for case in CASES:
@@ -548,7 +550,7 @@ def main():
             print("    " + problem)
         if len(row["problems"]) > 20:
             print(f"    … {len(row['problems'])} in all")
-    if args.write_docs and not args.only:
+    if args.write_docs:
         write_docs(table(rows))
     sys.exit(any(row["problems"] for row in rows))
 
