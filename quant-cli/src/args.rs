@@ -11,7 +11,8 @@ Examples:
   quant inspect Llama-3.2-1B
   quant convert Llama-3.2-1B Llama-3.2-1B-nf4 --type nf4-dq
   quant convert Llama-3.2-1B archive.bqt
-  quant convert Llama-f16.gguf Llama-q4.gguf --type q4_k_m
+  quant convert Llama-3.2-1B Llama-q4.gguf --type q4_k_m
+  quant convert Llama-q4.gguf Llama-again --to hf
   quant verify archive.bqt
 
 Exit codes: 0 done, 1 damage found, 2 refused or failed, 128 + signal when interrupted.";
@@ -101,6 +102,8 @@ Examples:
   quant convert Llama Llama.bqt --type affine4:32 --tensor-type 'down_proj=affine8'
   quant convert Llama-nf4 Llama-bf16 --type bf16
   quant convert Llama.bqt Llama-again
+  quant convert Llama Llama-q4.gguf --type q4_k_m
+  quant convert Llama-q4.gguf Llama-again --to hf
   quant convert Llama-f16.gguf Llama-q4.gguf --type q4_k_m --imatrix imatrix.gguf
   quant convert Llama-q4.gguf shards --to gguf --max-shard-size 2GB
   quant convert shards Llama-q4.gguf
@@ -118,7 +121,7 @@ pub struct ConvertArgs {
     /// The form of the result, if its name does not tell
     #[arg(long, value_enum)]
     pub to: Option<Form>,
-    /// The scheme or mix; without it tensors keep theirs
+    /// The scheme or mix; without it tensors keep theirs, or get --outtype on the way to GGUF
     #[arg(long = "type", value_name = "SCHEME|MIX")]
     pub scheme: Option<String>,
     /// Another scheme for tensors whose name matches; repeatable, the first match wins

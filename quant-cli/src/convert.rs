@@ -8,6 +8,7 @@ use quant_core::convert::Budget;
 use quant_core::plan::{Plan, Planned};
 use quant_core::recipe::{NOT_ASKED, Recipe, RecipeText, Rule, pattern};
 use quant_core::scheme::Profile;
+use quant_core::source::Tensor;
 use quant_core::{Dtype, Error, Result, Scheme};
 use quant_formats::Checkpoint;
 use quant_formats::convert::{self, Request, Target};
@@ -77,8 +78,8 @@ pub fn run(args: &ConvertArgs) -> Result<Outcome> {
         tallies = done.map_err(|e| if let Error::NonFinite { .. } = e { e.of(&args.input) } else { e })?.tallies;
         progress.finish();
     }
-    let mut report = Report::new(args, &request, &plan, &tallies);
-    report.input_bytes = checkpoint.tensors.iter().map(quant_core::source::Tensor::n_bytes).sum();
+    let mut report = Report::new(args, &request, &checkpoint, &plan, &tallies);
+    report.input_bytes = checkpoint.opened().tensors.iter().map(Tensor::n_bytes).sum();
     report.output_bytes = convert::size(&checkpoint, &plan, &request)?;
     report.notes = checkpoint.notes.clone();
     report.notes.extend(notes(&checkpoint, &plan, &request));
@@ -107,8 +108,9 @@ fn refuse_unclear_name(args: &ConvertArgs, request: &Request, checkpoint: &Check
         }
     }
     if args.to.is_none() && request.target == Target::Hf && !checkpoint.kv.is_empty() {
-        let problem = "would be a folder of safetensors, which GGUF models hardly need";
-        return Err(Error::request(format!("{name}: {problem}; end the name in .gguf, .safetensors or .bqt, or say --to hf or --to gguf")));
+        let problem = "has no ending that says what it should be";
+        let advice = "say --to hf for a folder that transformers loads, --to gguf for one of shards, or end the name in .gguf, .safetensors or .bqt";
+        return Err(Error::request(format!("{name}: {problem}; {advice}")));
     }
     Ok(())
 }
@@ -140,7 +142,7 @@ fn gguf_notes(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Vec<St
     let is_gguf = matches!(request.target, Target::Gguf | Target::GgufSet);
     let n = checkpoint.kv.len();
     if is_gguf && n == 0 {
-        notes.push("the source has no metadata of GGUF and its tensors keep their names: llama.cpp does not load the result as a model".into());
+        notes.push("the source has neither metadata of GGUF nor, without --generic, a config.json; its tensors keep their names, and llama.cpp does not load the result as a model".into());
     }
     if matches!(request.target, Target::Safetensors | Target::Hf) && n > 0 {
         notes.push(format!("safetensors cannot hold the {n} metadata values of GGUF; they are left behind (a .bqt file keeps them)"));
@@ -266,8 +268,8 @@ fn option_text(args: &ConvertArgs, is_mix: bool) -> Option<String> {
 }
 
 impl Report {
-    fn new(args: &ConvertArgs, request: &Request, plan: &Plan, tallies: &[Tally]) -> Report {
-        let mut rows: Vec<Row> = plan.tensors.iter().enumerate().map(|(i, t)| Row::new(t, tallies.get(i))).collect();
+    fn new(args: &ConvertArgs, request: &Request, checkpoint: &Checkpoint, plan: &Plan, tallies: &[Tally]) -> Report {
+        let mut rows: Vec<Row> = plan.tensors.iter().enumerate().map(|(i, t)| Row::new(t, &checkpoint.tensors[t.source], tallies.get(i))).collect();
         rows.sort_by_cached_key(|row| quant_formats::safetensors::order::key(&row.name));
         let weights = || plan.tensors.iter().filter(|t| !matches!(t.scheme, Scheme::Dense(d) if !d.is_weight()));
         let (parameters, weight_bytes) = (weights().map(Planned::n_elements).sum::<u64>(), weights().map(Planned::n_bytes).sum::<u64>());
@@ -380,15 +382,16 @@ impl Report {
 }
 
 impl Row {
-    fn new(t: &Planned, tally: Option<&Tally>) -> Row {
+    fn new(t: &Planned, source: &Tensor, tally: Option<&Tally>) -> Row {
         let counted = t.scheme == Scheme::Int8 && !t.copied;
+        let is_unpacked = source.packed.is_some() && source.stored_as() != t.scheme.to_string();
         Row {
             name: t.name.clone(),
             shape: t.shape.clone(),
-            from: t.from.to_string(),
+            from: source.stored_as(),
             to: t.scheme.to_string(),
-            changed: !t.copied,
-            reason: t.reason.clone(),
+            changed: !t.copied || is_unpacked,
+            reason: if is_unpacked && t.copied { format!("decoded from {}", source.stored_as()) } else { t.reason.clone() },
             role: t.role.name(),
             bytes: t.n_bytes(),
             overflows: tally.map_or(0, |t| t.overflows),

@@ -48,7 +48,7 @@ pub fn plan(checkpoint: &Checkpoint, request: &Request) -> Result<Plan> {
         None => Plan::new(checkpoint, decide)?,
     };
     refuse_unweighted(&plan)?;
-    refuse_requantizing(&plan, request)?;
+    refuse_requantizing(checkpoint, &plan, request)?;
     if let (Some(method), Some(t)) = (foreign, plan.tensors.iter().find(|t| !t.copied)) {
         let name = &t.name;
         return Err(Error::file(
@@ -82,12 +82,15 @@ fn refuse_unweighted(plan: &Plan) -> Result<()> {
 
 /// Refuses to quantize again what is quantized, which loses twice, unless that is asked for: by a mix, and of what ggml
 /// quantized.
-fn refuse_requantizing(plan: &Plan, request: &Request) -> Result<()> {
-    let again = |t: &&Planned| !t.copied && t.from.is_quantized() && t.scheme.is_quantized();
-    let counts = |t: &&Planned| request.mix.is_some() || matches!(t.from, Scheme::Ggml(_));
+fn refuse_requantizing(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Result<()> {
+    let is_mapped_gguf = checkpoint.base.is_some() && checkpoint.opened().format == Format::Gguf;
+    let source = |t: &Planned| &checkpoint.tensors[t.source];
+    let was_ggml = |t: &Planned| matches!(t.from, Scheme::Ggml(_)) || is_mapped_gguf && source(t).packed.is_some();
+    let again = |t: &&Planned| !t.copied && (t.from.is_quantized() || was_ggml(t)) && t.scheme.is_quantized();
+    let counts = |t: &&Planned| request.mix.is_some() || was_ggml(t);
     match plan.tensors.iter().filter(again).find(counts) {
         Some(t) if !request.allow_requantize => {
-            let what = format!("tensor '{}': is {} and would become {}, losing a second time", t.name, t.from, t.scheme);
+            let what = format!("tensor '{}': is {} and would become {}, losing a second time", t.name, source(t).stored_as(), t.scheme);
             Err(Error::request(format!("{what}; --allow-requantize does it, a source in f16 or bf16 is better")))
         }
         _ => Ok(()),

@@ -7,7 +7,7 @@ use quant_tests::made::{self, Made};
 use super::{folder, write};
 
 /// Name, arguments, what the message must name (an option or a file), reason.
-pub const CASES: [(&str, &[&str], &str, &str); 45] = [
+pub const CASES: [(&str, &[&str], &str, &str); 46] = [
     ("scheme_unknown", &["convert", "m", "out/x", "--type", "nf5"], "--type", "unknown scheme 'nf5'"),
     ("scheme_empty", &["convert", "m", "out/x", "--type", ""], "--type", "unknown scheme ''"),
     ("scheme_block_63", &["convert", "m", "out/x", "--type", "nf4:63"], "--type", "block size '63' is not one of"),
@@ -27,8 +27,8 @@ pub const CASES: [(&str, &[&str], &str, &str); 45] = [
     ("shard_size_huge", &["convert", "m", "out/x", "--max-shard-size", "99999999999TB"], "--max-shard-size", "out of range"),
     ("shard_size_of_a_file", &["convert", "m", "out/x.bqt", "--max-shard-size", "5GB"], "--max-shard-size", "needs a folder as output"),
     ("shard_size_of_one_file", &["convert", "m", "out/x.safetensors", "--max-shard-size", "5GB"], "--max-shard-size", "needs a folder as output"),
-    ("gguf_has_no_nf4", &["convert", "m", "out/x.gguf", "--type", "nf4"], "mlp", "GGUF has no type for nf4"),
-    ("gguf_file_of_shards", &["convert", "m", "out/x.GGUF", "--max-shard-size", "1MB"], "--max-shard-size", "needs a folder as output"),
+    ("gguf_has_no_nf4", &["convert", "m", "out/x.gguf", "--type", "nf4", "--generic"], "mlp", "GGUF has no type for nf4"),
+    ("gguf_file_of_shards", &["convert", "m", "out/x.GGUF", "--max-shard-size", "1MB", "--generic"], "--max-shard-size", "needs a folder as output"),
     ("gguf_mix_unknown", &["convert", "m", "out/x", "--to", "gguf", "--type", "q4_k_x"], "--type", "unknown scheme 'q4_k_x'"),
     ("form_unknown", &["convert", "m", "out/x", "--to", "onnx"], "--to", "invalid value 'onnx'"),
     ("affine_to_a_folder", &["convert", "m", "out/x", "--type", "affine4"], "up_proj.weight", "safetensors has no layout for affine4"),
@@ -67,13 +67,14 @@ pub const CASES: [(&str, &[&str], &str, &str); 45] = [
     ("option_unknown", &["convert", "m", "out/x", "--quantise"], "--quantise", "unexpected argument"),
     ("output_missing", &["convert", "m"], "<OUTPUT>", "required arguments were not provided"),
     ("output_folder_missing", &["convert", "m", "out/none/x"], "out/none", "does not exist; create it first"),
-    ("gptq_to_be_changed", &["convert", "gptq", "out/x", "--type", "f32"], "gptq", "is quantized with 'gptq', which can be copied but not decoded"),
+    ("gguf_without_a_class", &["convert", "m", "out/x.gguf"], "config.json", "found no 'architectures'"),
+    ("exl2_to_be_changed", &["convert", "exl2", "out/x", "--type", "f32"], "exl2", "not read"),
 ];
 
 /// Makes everything that the command lines speak of.
 pub fn make(dir: &Path) {
     model(&dir.join("m"), r#"{"model_type": "llama"}"#);
-    model(&dir.join("gptq"), r#"{"model_type": "llama", "quantization_config": {"quant_method": "gptq", "bits": 4}}"#);
+    model(&dir.join("exl2"), r#"{"model_type": "llama", "quantization_config": {"quant_method": "exl2", "bits": 4}}"#);
     let recipes: [(&str, &[u8]); 6] = [
         ("key.toml", b"default = 'nf4'"),
         ("rule.toml", b"[[tensor]]\nmatch = 'a'\nscheme = 'nf4'"),

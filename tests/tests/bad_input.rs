@@ -139,7 +139,7 @@ fn requests_that_cannot_be_met_are_refused() {
         let ran = room.run(&args);
         verdict.add(name, "request", &ran, flaws(&ran, &room, &[names, reason]));
     }
-    verdict.assert(45);
+    verdict.assert(46);
 }
 
 /// Every beginning of a small file is refused, by every way of reading; the whole file is not.
