@@ -2,7 +2,7 @@
 //!
 //! Source: `LlamaModel` of convert_hf_to_gguf.py, llama.cpp 0.5.0-dev; configuration classes of transformers 5.23.
 
-use quant_core::Result;
+use quant_core::{Error, Result};
 use serde_json::{Value, json};
 
 use crate::model::family::{Change, Extra, Family, Row, changed, row};
@@ -79,7 +79,9 @@ fn prepare(h: &mut Hparams) -> Result<()> {
 fn common_defaults(h: &mut Hparams, theta: f64) -> Result<()> {
     h.default("vocab_size", json!(32000));
     let heads = h.need(&keys::HEADS)?;
-    h.default("num_key_value_heads", json!(heads));
+    if h.get("num_key_value_heads").is_none() {
+        h.set("num_key_value_heads", json!(heads));
+    }
     keys::prepare_rope(h, theta);
     Ok(())
 }
@@ -107,8 +109,38 @@ fn config(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
         c.set("head_dim", json!(n));
     }
     c.set("attention_bias", json!(m.has_tensor("blk.0.attn_q.bias")));
-    Ok(())
+    c.set("mlp_bias", json!(m.has_tensor("blk.0.ffn_gate.bias")));
+    llama3_rope(m, c)
 }
+
+/// Names for transformers the rule that gives the factors of the file. Metadata does not; only that slow rotations are those
+/// that fit the first context fewer than 1 to 4 times is the same in all such models.
+fn llama3_rope(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
+    let name = "rope_freqs.weight";
+    let Some(Value::Array(factors)) = super::phi3::factor_tensor(m, name)? else { return Ok(()) };
+    let factors: Vec<f64> = factors.iter().filter_map(Value::as_f64).collect();
+    let factor = factors.iter().copied().fold(1.0, f64::max);
+    if factors.iter().all(|f| *f == 1.0) {
+        return Ok(());
+    }
+    let mut rope = c.object("rope_parameters").cloned().unwrap_or_default();
+    rope.extend([("rope_type".into(), json!("llama3")), ("factor".into(), json!(factor))]);
+    rope.extend([("low_freq_factor".into(), json!(1.0)), ("high_freq_factor".into(), json!(4.0))]);
+    for power in FIRST_CONTEXTS {
+        rope.insert("original_max_position_embeddings".into(), json!(1u64 << power));
+        c.set("rope_parameters", Value::Object(rope.clone()));
+        let made = rope_factors(c)?.pop().map(|extra| extra.numbers).unwrap_or_default();
+        let is_near = |(made, found): (&f32, &f64)| (f64::from(*made) - found).abs() <= 1e-4 * found;
+        if made.len() == factors.len() && made.iter().zip(&factors).all(is_near) {
+            return Ok(());
+        }
+    }
+    let problem = "found factors of rotations that no rope parameters of the type 'llama3' give";
+    Err(Error::tensor(&m.checkpoint().path, name, problem))
+}
+
+/// Powers of two that contexts of training are.
+const FIRST_CONTEXTS: std::ops::RangeInclusive<u32> = 5..=20;
 
 /// The factors by which Llama 3.1 and later stretch their slow rotations.
 pub(crate) fn rope_factors(h: &Hparams) -> Result<Vec<Extra>> {

@@ -182,7 +182,7 @@ fn rotated_part(m: &Meta<'_>, c: &Hparams) -> Result<f64> {
 }
 
 /// The numbers of a tensor of factors as JSON; none if there is no such tensor.
-fn factor_tensor(m: &Meta<'_>, name: &str) -> Result<Option<Value>> {
+pub(crate) fn factor_tensor(m: &Meta<'_>, name: &str) -> Result<Option<Value>> {
     let checkpoint = m.checkpoint();
     let Some(index) = checkpoint.tensors.iter().position(|t| t.name == name) else { return Ok(None) };
     let n = checkpoint.tensors[index].n_elements();
