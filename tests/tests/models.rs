@@ -198,3 +198,16 @@ fn generic_keeps_names() {
     let shown = quant_ok(&["inspect".as_ref(), out.as_os_str(), "--all".as_ref()]);
     assert!(shown.contains("model.layers.0.self_attn.q_proj.weight"), "{shown}");
 }
+
+/// Stacks of experts come out as their own class has them: gpt-oss has inputs first, all others have outputs first.
+#[test]
+fn decoded_experts_have_the_layout_of_their_class() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, tensor, shape) in [("fp8", "experts.gate_up_proj", [3, 24, 48]), ("gpt_oss", "experts.down_proj", [3, 64, 10])] {
+        let out = dir.path().join(format!("{name}.safetensors"));
+        convert(&here("goldens/quantized_hf").join(name), &out, &["--type", "f32"]);
+        let report: Value = serde_json::from_str(&quant_ok(&["inspect".as_ref(), out.as_os_str(), "--json".as_ref()])).unwrap();
+        let found = report["tensors"].as_array().unwrap().iter().find(|t| t["name"] == tensor).unwrap();
+        assert_eq!(found["shape"], json!(shape), "{name}");
+    }
+}

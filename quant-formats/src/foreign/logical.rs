@@ -72,7 +72,7 @@ pub fn logical(base: Checkpoint, unpacking: Unpacking, form: Form) -> Result<Che
 
 /// Whether a tensor is a stack of gpt-oss's experts, whose packed form has outputs first, its dense form inputs.
 fn is_gpt_oss_stack(tensor: &Tensor) -> bool {
-    tensor.packed.is_some() && tensor.shape.len() == 3 && ["experts.gate_up_proj", "experts.down_proj"].iter().any(|end| tensor.name.ends_with(end))
+    tensor.shape.len() == 3 && tensor.packed.as_ref().is_some_and(|packed| packed.label.starts_with("gpt-oss"))
 }
 
 /// The stacks of gpt-oss under names that tell their order from that of dense ones.

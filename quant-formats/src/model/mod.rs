@@ -1,7 +1,7 @@
 //! Models of Hugging Face as GGUF, and the reverse: names, layouts, metadata, tokenizers.
 //!
-//! A family of models is a table ([`family`]); its tensors are shown under their other names and layouts and made while they
-//! are read ([`view`]), so that whatever reads a [`crate::Checkpoint`] reads them too.
+//! A family of models is a table (`family.rs`); its tensors are shown under their other names and layouts and made while they
+//! are read (`view.rs`), so that whatever reads a [`crate::Checkpoint`] reads them too.
 
 mod back;
 mod check;
