@@ -196,6 +196,35 @@ impl Origin {
 }
 
 impl Checkpoint {
+    /// A model of `format` that has nothing yet.
+    pub(crate) fn empty(format: Format, path: &Path) -> Checkpoint {
+        Checkpoint {
+            format,
+            path: path.to_path_buf(),
+            tensors: Vec::new(),
+            places: Vec::new(),
+            inputs: Vec::new(),
+            metadata: Vec::new(),
+            kv: Vec::new(),
+            side_files: Vec::new(),
+            origin: None,
+            notes: Vec::new(),
+            base: None,
+        }
+    }
+
+    /// A model that shows another: with its files, metadata and notes, and no tensors yet.
+    pub(crate) fn over(base: &Arc<Checkpoint>) -> Checkpoint {
+        Checkpoint {
+            metadata: base.metadata.clone(),
+            kv: base.kv.clone(),
+            side_files: base.side_files.clone(),
+            notes: base.notes.clone(),
+            base: Some(base.clone()),
+            ..Checkpoint::empty(base.format, &base.path)
+        }
+    }
+
     /// The checkpoint that has the files: this one, or the one that it shows.
     pub fn opened(&self) -> &Checkpoint {
         self.base.as_ref().map_or(self, |base| base.opened())

@@ -1,4 +1,5 @@
-//! Readers and writers of checkpoints: safetensors in files and folders, the layout of bitsandbytes within it, and BQT.
+//! Readers and writers of checkpoints: safetensors in files and folders, the layouts of quantizers within it, GGUF, and BQT; and
+//! the way of models between Hugging Face and GGUF ([`model`]).
 //!
 //! [`open()`] gives a [`Checkpoint`], whatever the format; [`convert::plan`] and [`convert::run`] turn it into another.
 //!

@@ -38,19 +38,7 @@ pub fn logical(base: Checkpoint, unpacking: Unpacking, form: Form) -> Result<Che
     let mut replaced: HashSet<usize> = unpacking.dropped.into_iter().collect();
     replaced.extend(unpacking.tensors.iter().flat_map(|t| t.used.iter().copied()));
     let mut firsts: HashMap<usize, Unpacked> = unpacking.tensors.into_iter().filter_map(|t| Some((*t.used.first()?, t))).collect();
-    let mut checkpoint = Checkpoint {
-        format: base.format,
-        path: base.path.clone(),
-        tensors: Vec::new(),
-        places: Vec::new(),
-        inputs: Vec::new(),
-        metadata: base.metadata.clone(),
-        kv: base.kv.clone(),
-        side_files: side_files(&base)?,
-        origin: None,
-        notes,
-        base: Some(base.clone()),
-    };
+    let mut checkpoint = Checkpoint { side_files: side_files(&base)?, notes, ..Checkpoint::over(&base) };
     for (i, (tensor, places)) in base.tensors.iter().zip(&base.places).enumerate() {
         if let Some(unpacked) = firsts.remove(&i) {
             for (tensor, place) in shown(&base, unpacked, form)? {
@@ -87,19 +75,7 @@ fn input_major(checkpoint: Checkpoint) -> Result<Checkpoint> {
         return Ok(checkpoint);
     }
     let inner = Arc::new(checkpoint);
-    let mut outer = Checkpoint {
-        tensors: inner.tensors.clone(),
-        places: inner.places.clone(),
-        inputs: Vec::new(),
-        metadata: inner.metadata.clone(),
-        kv: inner.kv.clone(),
-        side_files: inner.side_files.clone(),
-        origin: None,
-        notes: inner.notes.clone(),
-        base: inner.base.clone(),
-        path: inner.path.clone(),
-        format: inner.format,
-    };
+    let mut outer = Checkpoint { tensors: inner.tensors.clone(), places: inner.places.clone(), ..Checkpoint::over(&inner) };
     for (i, tensor) in inner.tensors.iter().enumerate().filter(|(_, t)| is_gpt_oss_stack(t)) {
         let &[experts, rows, columns] = &tensor.shape[..] else { continue };
         let axes = vec![

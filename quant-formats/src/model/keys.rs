@@ -304,8 +304,8 @@ impl<'a> Meta<'a> {
     }
 }
 
-/// What most configurations have, from metadata: the reverse of [`common`].
-pub(crate) fn common_config(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
+/// The sizes that all configurations have, from metadata.
+pub(crate) fn sizes_config(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
     for (name, key) in [
         ("block_count", "num_hidden_layers"),
         ("context_length", "max_position_embeddings"),
@@ -315,6 +315,12 @@ pub(crate) fn common_config(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
     ] {
         c.set(key, json!(m.need(name)?));
     }
+    Ok(())
+}
+
+/// What most configurations have, from metadata: the reverse of [`common`].
+pub(crate) fn common_config(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
+    sizes_config(m, c)?;
     for (name, key) in [
         ("attention.head_count_kv", "num_key_value_heads"),
         ("attention.key_length", "head_dim"),

@@ -182,3 +182,70 @@ impl Strided {
         offset
     }
 }
+
+/// Elements of Hugging Face by their place in GGUF, which must have all of its own: the definition of a link.
+#[cfg(test)]
+pub(crate) fn order(link: &Link) -> Vec<u64> {
+    let mut pairs = vec![(link.gguf_at, link.hf_at)];
+    for axis in &link.axes {
+        pairs = pairs.iter().flat_map(|&(gguf, hf)| (0..axis.len).map(move |i| (gguf + i * axis.gguf, hf + i * axis.hf))).collect();
+    }
+    pairs.sort_unstable();
+    assert!(pairs.iter().enumerate().all(|(i, (gguf, _))| *gguf == i as u64));
+    pairs.into_iter().map(|(_, hf)| hf).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn axis(len: u64, hf: u64, gguf: u64) -> Axis {
+        Axis { len, hf, gguf }
+    }
+
+    /// Where the element `x` of the output comes from, by the run or strip that has it.
+    fn source(side: &Strided, x: u64) -> u64 {
+        match side.run(x).unwrap() {
+            Run::Straight { at, .. } => at,
+            Run::Strip(strip) => {
+                let place = x - strip.out_at;
+                assert!(place / strip.inner < strip.columns);
+                strip.at + side.inner_offset(&strip, place % strip.inner) + place / strip.inner
+            }
+        }
+    }
+
+    #[test]
+    fn runs_and_strips_lead_where_the_axes_say() {
+        let links = [
+            Link::of(vec![axis(24, 1, 1)]),
+            // Transposed; halves of heads side by side, as numbers and as rows; the second of two rows.
+            Link::of(vec![axis(4, 6, 1), axis(6, 1, 4)]),
+            Link::of(vec![axis(3, 8, 8), axis(2, 4, 1), axis(4, 1, 2)]),
+            Link::of(vec![axis(2, 12, 12), axis(2, 6, 3), axis(2, 3, 6), axis(3, 1, 1)]),
+            Link { hf_at: 5, ..Link::of(vec![axis(4, 10, 5), axis(5, 1, 1)]) },
+            // Every other column, of which none follows another.
+            Link { hf_at: 1, ..Link::of(vec![axis(3, 8, 4), axis(4, 2, 1)]) },
+        ];
+        for link in links {
+            let side = link.to_gguf();
+            let found: Vec<u64> = (0..side.out_end).map(|x| source(&side, x)).collect();
+            assert_eq!(found, order(&link), "{link:?}");
+            assert_eq!(side.run(side.out_end), None, "{link:?}");
+            // And back: what GGUF has at a place came from there.
+            let back = link.to_hf();
+            for (gguf, hf) in (0..).zip(order(&link)) {
+                assert_eq!(source(&back, hf), gguf, "{link:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn straight_runs_end_where_the_order_changes() {
+        let side = Link::of(vec![axis(2, 6, 3), axis(2, 3, 6), axis(3, 1, 1)]).to_gguf();
+        for (x, at, n) in [(0, 0, 3), (1, 1, 2), (3, 6, 3), (8, 5, 1)] {
+            assert_eq!(side.run(x), Some(Run::Straight { at, n }), "{x}");
+        }
+        assert!(side.has_blocks(3) && !side.has_blocks(2));
+    }
+}

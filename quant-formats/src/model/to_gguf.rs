@@ -82,7 +82,7 @@ pub fn to_gguf(base: Checkpoint, wanted: &ToGguf) -> Result<Mapped> {
         Outtype::Is(scheme) => scheme,
         Outtype::Auto => auto(&base, family, &h),
     };
-    let mut checkpoint = empty(&base, notes);
+    let mut checkpoint = Checkpoint { notes, ..Checkpoint::empty(Format::Gguf, &base.path) };
     let mut schemes = Vec::new();
     let counts = metadata::counts(outputs.iter().map(|o| (o.name.as_str(), &o.shape[..])));
     for output in outputs {
@@ -125,23 +125,6 @@ fn family_of(h: &Hparams) -> Result<&'static Family> {
         let known = known.join(", ");
         Error::file(h.path(), format!("found the class '{class}', which is not known; --generic converts with names unchanged; known are {known}"))
     })
-}
-
-/// A checkpoint in the terms of GGUF that has nothing yet.
-fn empty(base: &Checkpoint, notes: Vec<String>) -> Checkpoint {
-    Checkpoint {
-        format: Format::Gguf,
-        path: base.path.clone(),
-        tensors: Vec::new(),
-        places: Vec::new(),
-        inputs: Vec::new(),
-        metadata: Vec::new(),
-        kv: Vec::new(),
-        side_files: Vec::new(),
-        origin: None,
-        notes,
-        base: None,
-    }
 }
 
 /// All metadata.

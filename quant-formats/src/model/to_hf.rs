@@ -51,19 +51,8 @@ pub fn to_hf(base: Checkpoint, dtype: Option<Dtype>) -> Result<Mapped> {
     (family.prepare)(&mut config)?;
     let mut notes = base.notes.clone();
     let outputs = outputs(&base, family, &config)?;
-    let mut checkpoint = Checkpoint {
-        format: Format::Hf,
-        path: base.path.clone(),
-        tensors: Vec::new(),
-        places: Vec::new(),
-        inputs: Vec::new(),
-        metadata: Vec::new(),
-        kv: Vec::new(),
-        side_files: side_files(&base, text, &mut notes)?,
-        origin: None,
-        notes,
-        base: None,
-    };
+    let side_files = side_files(&base, text, &mut notes)?;
+    let mut checkpoint = Checkpoint { side_files, notes, ..Checkpoint::empty(Format::Hf, &base.path) };
     let mut schemes = Vec::new();
     for (name, output) in outputs {
         let (tensor, place) = shown(&base, name, output)?;
@@ -116,7 +105,6 @@ fn outputs(base: &Checkpoint, family: &Family, h: &Hparams) -> Result<BTreeMap<S
         if !tensor.is_weight() {
             return Err(bad(format!("found the type {}, needed weights", tensor.scheme)));
         }
-        // llama-quantize writes no trailing ones, which GGUF has first.
         let shape = row.change.to_hf(h, &tensor.shape).map_err(|e| bad(e.to_string()))?;
         let experts = match row.change {
             Change::Stacked => tensor.shape.first().copied().unwrap_or(0),

@@ -15,19 +15,7 @@ use crate::gguf::Entry;
 
 /// A model that is nothing but metadata.
 fn model(kv: Vec<Entry>) -> Checkpoint {
-    Checkpoint {
-        format: Format::Gguf,
-        path: "x.gguf".into(),
-        tensors: Vec::new(),
-        places: Vec::new(),
-        inputs: Vec::new(),
-        metadata: Vec::new(),
-        kv,
-        side_files: Vec::new(),
-        origin: None,
-        base: None,
-        notes: Vec::new(),
-    }
+    Checkpoint { kv, ..Checkpoint::empty(Format::Gguf, "x.gguf".as_ref()) }
 }
 
 fn key(name: &str) -> String {

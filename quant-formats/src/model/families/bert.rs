@@ -266,15 +266,7 @@ fn labels(h: &Hparams) -> Result<Vec<String>> {
 }
 
 fn config(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
-    for (name, key) in [
-        ("block_count", "num_hidden_layers"),
-        ("context_length", "max_position_embeddings"),
-        ("embedding_length", "hidden_size"),
-        ("feed_forward_length", "intermediate_size"),
-        ("attention.head_count", "num_attention_heads"),
-    ] {
-        c.set(key, json!(m.need(name)?));
-    }
+    keys::sizes_config(m, c)?;
     c.set("layer_norm_eps", m.number("attention.layer_norm_epsilon").unwrap_or(json!(1e-12)));
     c.set("hidden_act", json!("gelu"));
     sizes(m, c);

@@ -304,20 +304,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::model::link::order;
 
     fn hparams(json: &str) -> Hparams {
         Hparams::parse(json.as_bytes(), Path::new("config.json")).unwrap()
-    }
-
-    /// Elements of Hugging Face by their place in GGUF.
-    fn order(link: &Link) -> Vec<u64> {
-        let mut pairs = vec![(link.gguf_at, link.hf_at)];
-        for axis in &link.axes {
-            pairs = pairs.iter().flat_map(|&(gguf, hf)| (0..axis.len).map(move |i| (gguf + i * axis.gguf, hf + i * axis.hf))).collect();
-        }
-        pairs.sort_unstable();
-        assert!(pairs.iter().enumerate().all(|(i, (gguf, _))| *gguf == i as u64));
-        pairs.into_iter().map(|(_, hf)| hf).collect()
     }
 
     #[test]

@@ -167,17 +167,5 @@ fn a_card_comes_back() {
 }
 
 fn with_metadata(kv: Vec<Entry>) -> Checkpoint {
-    Checkpoint {
-        format: crate::Format::Gguf,
-        path: "x.gguf".into(),
-        tensors: Vec::new(),
-        places: Vec::new(),
-        inputs: Vec::new(),
-        metadata: Vec::new(),
-        kv,
-        side_files: Vec::new(),
-        origin: None,
-        notes: Vec::new(),
-        base: None,
-    }
+    Checkpoint { kv, ..Checkpoint::empty(crate::Format::Gguf, "x.gguf".as_ref()) }
 }
