@@ -108,7 +108,7 @@ fn the_vocabulary_alone_has_no_tensors() {
 #[test]
 fn a_model_that_is_not_what_its_configuration_says_is_refused() {
     type Change = fn(&Path);
-    let cases: [(&str, &str, Change, &[&str]); 12] = [
+    let cases: [(&str, &str, Change, &[&str]); 19] = [
         (
             "no class",
             "tiny-llama",
@@ -134,8 +134,13 @@ fn a_model_that_is_not_what_its_configuration_says_is_refused() {
             &["num_attention_heads"],
         ),
         ("more layers", "tiny-llama", |m| edit(m, "config.json", |c| c["num_hidden_layers"] = json!(5)), &["5 layers", "layer 4"]),
-        ("fewer layers", "tiny-llama", |m| edit(m, "config.json", |c| c["num_hidden_layers"] = json!(3)), &["3 layers", "blk.3."]),
-        ("another width", "tiny-llama", |m| edit(m, "config.json", |c| c["hidden_size"] = json!(512)), &["token_embd.weight", "[1024, 256]", "512"]),
+        ("fewer layers", "tiny-llama", |m| edit(m, "config.json", |c| c["num_hidden_layers"] = json!(3)), &["3 layers", "model.layers.3."]),
+        (
+            "another width",
+            "tiny-llama",
+            |m| edit(m, "config.json", |c| c["hidden_size"] = json!(512)),
+            &["lm_head.weight", "[1024, 256]", "[1024, 512]"],
+        ),
         ("odd heads", "tiny-llama", |m| edit(m, "config.json", |c| c["num_attention_heads"] = json!(3)), &["q_proj", "3 heads"]),
         (
             "heads in words",
@@ -143,6 +148,13 @@ fn a_model_that_is_not_what_its_configuration_says_is_refused() {
             |m| edit(m, "config.json", |c| c["num_attention_heads"] = json!("four")),
             &["num_attention_heads", "\"four\""],
         ),
+        ("no width", "tiny-llama", |m| edit(m, "config.json", |c| drop(c.as_object_mut().unwrap().remove("hidden_size"))), &["lacks hidden_size"]),
+        ("no heads at all", "tiny-llama", |m| edit(m, "config.json", |c| c["num_attention_heads"] = json!(0)), &["q_proj", "0 heads"]),
+        ("huge heads", "tiny-llama", |m| edit(m, "config.json", |c| c["head_dim"] = json!(4_000_000_000u64)), &["k_proj", "8000000000"]),
+        ("no key heads", "tiny-llama", |m| edit(m, "config.json", |c| c["num_key_value_heads"] = json!(0)), &["k_proj", "0 heads"]),
+        ("a small vocabulary", "tiny-llama", |m| edit(m, "config.json", |c| c["vocab_size"] = json!(5)), &["vocab"]),
+        ("another middle", "tiny-llama", |m| edit(m, "config.json", |c| c["intermediate_size"] = json!(64)), &["mlp.", "64"]),
+        ("heads of another size", "phi3", |m| edit(m, "config.json", |c| c["num_key_value_heads"] = json!(3)), &["qkv_proj"]),
         ("an expert more", "mixtral", |m| edit(m, "config.json", |c| c["num_local_experts"] = json!(4)), &["experts.3", "missing", "4 experts"]),
         ("an expert less", "mixtral", |m| edit(m, "config.json", |c| c["num_local_experts"] = json!(2)), &["expert 2", "there are 2"]),
         (
@@ -163,6 +175,63 @@ fn a_model_that_is_not_what_its_configuration_says_is_refused() {
         }
         assert!(!out.exists(), "{what}");
     }
+}
+
+/// Changes the header of a model's only safetensors file; the tensors' bytes stay where they are.
+fn edit_header(model: &Path, change: impl FnOnce(&mut serde_json::Map<String, Value>)) {
+    let file = model.join("model.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&bytes[8..data]).unwrap();
+    change(header.as_object_mut().unwrap());
+    let header = header.to_string();
+    std::fs::write(file, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes[data..]].concat()).unwrap();
+}
+
+/// The names of a model's tensors.
+fn tensors(model: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    edit_header(model, |header| names.extend(header.keys().filter(|name| *name != "__metadata__").cloned()));
+    names
+}
+
+/// A shape with as many elements that no such tensor has.
+fn misshapen(shape: &Value) -> Value {
+    let sizes: Vec<u64> = shape.as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
+    match sizes[..] {
+        [n] => json!([n / 2, 2]),
+        [rows, columns] => json!([rows * 2, columns / 2]),
+        _ => panic!("{shape}"),
+    }
+}
+
+/// Of four families, each tensor in turn: not there, or of another shape.
+#[test]
+fn every_tensor_must_be_there_and_have_its_shape() {
+    let mut n = 0;
+    for name in ["tiny-llama", "mixtral", "gemma2", "phi3"] {
+        let dir = tempfile::tempdir().unwrap();
+        let model = copy(name, dir.path());
+        let whole = std::fs::read(model.join("model.safetensors")).unwrap();
+        for tensor in tensors(&model) {
+            let away: fn(&mut serde_json::Map<String, Value>, &str) = |header, tensor| {
+                let value = header.remove(tensor).unwrap();
+                // As a tensor of another modality it is left out.
+                header.insert(format!("vision_tower.{tensor}"), value);
+            };
+            let reshaped: fn(&mut serde_json::Map<String, Value>, &str) =
+                |header, tensor| header[tensor]["shape"] = misshapen(&header[tensor]["shape"]);
+            for change in [away, reshaped] {
+                edit_header(&model, |header| change(header, &tensor));
+                let out = dir.path().join("out.gguf");
+                let text = refused(&["convert".as_ref(), model.as_os_str(), out.as_os_str()]);
+                assert!(text.contains(&tensor), "{name}: '{tensor}' is not in: {text}");
+                std::fs::write(model.join("model.safetensors"), &whole).unwrap();
+                n += 1;
+            }
+        }
+    }
+    assert_eq!(n, 2 * (39 + 35 + 24 + 15));
 }
 
 /// A pre-tokenizer that nobody knows: named by its hash, with the way out.

@@ -40,7 +40,12 @@ pub(crate) struct Family {
     pub(crate) vocab: Vocab,
     /// Types that tensors of GGUF have whatever was asked for, by the end of their name, such as `("ffn_gate_inp.weight", F32)`.
     pub(crate) forced: &'static [(&'static str, Dtype)],
+    /// Tensors that every layer has beside its projections; `ffn_gate` may also be a stack of experts.
+    pub(crate) needed: &'static [&'static str],
 }
+
+/// What layers of most families have.
+pub(crate) const USUAL: &[&str] = &["attn_norm", "ffn_norm", "ffn_gate"];
 
 /// A tensor in both worlds.
 #[derive(Clone, Copy)]

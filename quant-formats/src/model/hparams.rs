@@ -11,6 +11,8 @@ use serde_json::{Map, Value};
 pub(crate) struct Hparams {
     map: Map<String, Value>,
     path: PathBuf,
+    /// Keys that the configuration class filled in.
+    filled: Vec<String>,
 }
 
 impl Hparams {
@@ -27,7 +29,7 @@ impl Hparams {
             }
             map.extend(text);
         }
-        Ok(Hparams { map, path: path.to_path_buf() })
+        Ok(Hparams { map, path: path.to_path_buf(), filled: Vec::new() })
     }
 
     /// Path of config.json, for errors.
@@ -42,7 +44,15 @@ impl Hparams {
 
     /// Sets `key` unless it is there. Null counts as there: it was said.
     pub(crate) fn default(&mut self, key: &str, value: Value) {
-        self.map.entry(key).or_insert(value);
+        if !self.map.contains_key(key) {
+            self.filled.push(key.into());
+            self.map.insert(key.into(), value);
+        }
+    }
+
+    /// The keys that config.json does not have and the configuration class filled in.
+    pub(crate) fn filled(&self) -> &[String] {
+        &self.filled
     }
 
     /// Sets `key`.

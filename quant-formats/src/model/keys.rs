@@ -211,15 +211,24 @@ pub(crate) fn prepare_rope(h: &mut Hparams, theta: f64) {
     if let Some((_, value)) = h.find(&["partial_rotary_factor", "rope_pct", "rope_percent"]) {
         rope.entry("partial_rotary_factor").or_insert(value.clone());
     }
-    match h.get("original_max_position_embeddings").cloned() {
-        Some(value) => drop(rope.insert("original_max_position_embeddings".into(), value)),
-        None if is_stretched(&rope) => {
-            let context = h.get("max_position_embeddings").cloned().unwrap_or(Value::Null);
-            rope.entry("original_max_position_embeddings").or_insert(context);
-        }
-        None => {}
+    let context = if is_stretched(&rope) { "max_position_embeddings" } else { ORIGINAL_CONTEXT };
+    if let Some(context) = h.get(context).cloned() {
+        rope.entry(ORIGINAL_CONTEXT).or_insert(context);
     }
     h.set("rope_parameters", Value::Object(rope));
+}
+
+/// The length of contexts before rope stretched them.
+const ORIGINAL_CONTEXT: &str = "original_max_position_embeddings";
+
+/// [`prepare_rope`] for a class with a field of its own for the original context, which goes before that of the rope parameters.
+pub(crate) fn prepare_rope_with_field(h: &mut Hparams, theta: f64) {
+    prepare_rope(h, theta);
+    let mut rope = h.object("rope_parameters").cloned().unwrap_or_default();
+    if let Some(context) = h.get(ORIGINAL_CONTEXT).cloned().filter(|_| is_stretched(&rope)) {
+        rope.insert(ORIGINAL_CONTEXT.into(), context);
+        h.set("rope_parameters", Value::Object(rope));
+    }
 }
 
 /// Whether the context was stretched in a way that needs its original length.
@@ -366,4 +375,32 @@ fn rope_config(m: &Meta<'_>) -> Map<String, Value> {
     }
     rope.entry("rope_theta").or_insert(json!(10000.0));
     rope
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The original context after [`prepare_rope`], and after [`prepare_rope_with_field`].
+    fn contexts(json: &str) -> [Option<f64>; 2] {
+        [prepare_rope as fn(&mut Hparams, f64), prepare_rope_with_field].map(|prepare| {
+            let mut h = Hparams::parse(json.as_bytes(), Path::new("config.json")).unwrap();
+            prepare(&mut h, 10000.0);
+            rope_number(&rope_parameters(&h), ORIGINAL_CONTEXT)
+        })
+    }
+
+    #[test]
+    fn the_original_context_is_that_of_the_rope_parameters_unless_the_class_has_a_field_for_it() {
+        let inside = r#""rope_type": "llama3", "original_max_position_embeddings": 64"#;
+        let config = |rope: &str, beside: &str| format!(r#"{{"rope_scaling": {{{rope}}}, "max_position_embeddings": 256{beside}}}"#);
+        let beside = r#", "original_max_position_embeddings": 128"#;
+        assert_eq!(contexts(&config(inside, beside)), [Some(64.0), Some(128.0)]);
+        assert_eq!(contexts(&config(r#""rope_type": "llama3""#, beside)), [Some(256.0), Some(128.0)]);
+        assert_eq!(contexts(&config(r#""rope_type": "llama3""#, "")), [Some(256.0), Some(256.0)]);
+        assert_eq!(contexts(&config(r#""rope_type": "linear""#, beside)), [Some(128.0), Some(128.0)]);
+        assert_eq!(contexts(&config(r#""rope_type": "linear""#, "")), [None, None]);
+    }
 }

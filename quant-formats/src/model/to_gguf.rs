@@ -100,6 +100,9 @@ pub fn to_gguf(base: Checkpoint, wanted: &ToGguf) -> Result<Mapped> {
     };
     let (kv, mut more) = kv(&base, family, &h, wanted, &counts, file_type)?;
     checkpoint.kv = kv;
+    if !wanted.vocab_only {
+        super::check::model(&checkpoint, family, &h, false)?;
+    }
     checkpoint.notes.append(&mut more);
     checkpoint.base = Some(base);
     crate::open::settle(&mut checkpoint)?;
@@ -271,7 +274,6 @@ fn outputs(base: &Checkpoint, family: &'static Family, h: &Hparams, notes: &mut 
         let more = if walk.left.len() > 1 { format!(" and {} more", walk.left.len() - 1) } else { String::new() };
         notes.push(format!("{first}{more}: left out, as llama.cpp's {} has no such tensors", family.arch));
     }
-    super::check::layers(h, family, walk.outputs.iter().map(|o| (o.name.as_str(), &o.shape[..])))?;
     Ok(walk.outputs)
 }
 
@@ -337,8 +339,9 @@ impl<'a> Walk<'a> {
             for (expert, index) in experts {
                 let (found, link) = row.change.to_gguf(self.h, &self.base.tensors[index].shape, expert)?;
                 if found != shape {
-                    let (found, needed) = (&self.base.tensors[index].shape, &self.base.tensors[first].shape);
-                    return Err(self.bad(index, format!("found the shape {found:?}, needed {needed:?}, that of the other experts")));
+                    let (here, there) = (&self.base.tensors[index], &self.base.tensors[first]);
+                    let other = format!("'{}' has {:?}", there.name, there.shape);
+                    return Err(self.bad(index, format!("found the shape {:?}, but {other}; all experts of a layer need the same", here.shape)));
                 }
                 pieces.push(Piece::new(index, &link, Side::Gguf));
             }

@@ -77,6 +77,7 @@ pub(crate) const BERT: Family = Family {
     is: |_| true,
     vocab: Vocab::Bert,
     forced: &[],
+    needed: &["attn_output_norm", "layer_output_norm"],
 };
 
 /// CamemBERT, which the reference takes for BERT.

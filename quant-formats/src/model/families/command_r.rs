@@ -58,6 +58,7 @@ pub(crate) const COMMAND_R: Family = Family {
     is: |_| true,
     vocab: Vocab::Gpt2,
     forced: &[],
+    needed: &["attn_norm", "ffn_gate"],
 };
 
 /// Command R7B and Command A, with sliding attention in three of four layers.

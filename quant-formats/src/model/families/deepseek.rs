@@ -55,6 +55,7 @@ pub(crate) const DEEPSEEK3: Family = Family {
     is: is3,
     vocab: Vocab::Gpt2,
     forced: &[],
+    needed: &["attn_norm", "ffn_norm", "ffn_gate", "attn_kv_a_mqa", "attn_kv_a_norm"],
 };
 
 /// DeepSeek V2.

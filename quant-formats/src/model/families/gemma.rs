@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::defaults;
 use super::llama::nothing;
-use crate::model::family::{Change, Family, Layout, Row, changed, exact};
+use crate::model::family::{Change, Family, Layout, Row, USUAL, changed, exact};
 use crate::model::hparams::Hparams;
 use crate::model::keys::{self, Keys, Meta, rope_number, rope_parameters};
 use crate::model::link::Link;
@@ -57,6 +57,7 @@ pub(crate) const GEMMA: Family = Family {
     is: |_| true,
     vocab: Vocab::Gemma,
     forced: &[],
+    needed: USUAL,
 };
 
 /// Gemma 2.
@@ -69,6 +70,7 @@ pub(crate) const GEMMA2: Family = Family {
     keys: keys_gemma2,
     config: config_gemma2,
     vocab: Vocab::Gemma2,
+    needed: &["attn_norm", "ffn_norm", "ffn_gate", "post_attention_norm", "post_ffw_norm"],
     ..GEMMA
 };
 
@@ -83,6 +85,7 @@ pub(crate) const GEMMA3_TEXT: Family = Family {
     keys: keys_gemma3,
     config: config_gemma3,
     vocab: Vocab::Gemma3,
+    needed: &["attn_norm", "ffn_norm", "ffn_gate", "post_attention_norm", "post_ffw_norm", "attn_q_norm", "attn_k_norm"],
     ..GEMMA
 };
 

@@ -41,6 +41,7 @@ pub(crate) const GPT2: Family = Family {
     is: |_| true,
     vocab: Vocab::Gpt2,
     forced: &[],
+    needed: &["attn_norm", "ffn_norm"],
 };
 
 /// Masks, which old files have as tensors, are left out.

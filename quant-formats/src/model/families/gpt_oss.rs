@@ -57,6 +57,7 @@ pub(crate) const GPT_OSS: Family = Family {
     is: |_| true,
     vocab: Vocab::Gpt2,
     forced: &[],
+    needed: &["attn_norm", "post_attention_norm", "ffn_gate", "attn_sinks"],
 };
 
 /// Whether a stack of experts lies as \[outputs, inputs\]. Shapes do not tell, as all published models have as many inputs as

@@ -5,7 +5,8 @@
 use quant_core::{Error, Result};
 use serde_json::{Value, json};
 
-use crate::model::family::{Change, Extra, Family, Row, changed, row};
+use super::defaults;
+use crate::model::family::{Change, Extra, Family, Row, USUAL, changed, row};
 use crate::model::hparams::Hparams;
 use crate::model::keys::{self, Keys, Meta, rope_number, rope_parameters};
 use crate::model::names::{ATTENTION, FEED_FORWARD, OUTER, ROTATED};
@@ -35,10 +36,20 @@ pub(crate) const LLAMA: Family = Family {
     is: |m| m.u32("expert_count").unwrap_or(0) == 0 && m.u32("attention.sliding_window").is_none(),
     vocab: Vocab::Llama,
     forced: &[],
+    needed: USUAL,
 };
 
 /// Mistral.
-pub(crate) const MISTRAL: Family = Family { classes: &["MistralForCausalLM"], model_type: "mistral", is: |_| false, ..LLAMA };
+pub(crate) const MISTRAL: Family = Family {
+    classes: &["MistralForCausalLM"],
+    model_type: "mistral",
+    prepare: |h| {
+        mistral_defaults(h);
+        prepare(h)
+    },
+    is: |_| false,
+    ..LLAMA
+};
 
 /// Mixtral.
 pub(crate) const MIXTRAL: Family = Family {
@@ -48,6 +59,8 @@ pub(crate) const MIXTRAL: Family = Family {
     prepare: |h| {
         h.default("num_local_experts", json!(8));
         h.default("num_experts_per_tok", json!(2));
+        defaults::numbers(h, &[("rms_norm_eps", 1e-5)]);
+        mistral_defaults(h);
         common_defaults(h, 1e6)
     },
     config: |m, c| {
@@ -71,32 +84,30 @@ pub(crate) fn nothing(_: &Hparams) -> Result<Vec<Extra>> {
 
 fn prepare(h: &mut Hparams) -> Result<()> {
     common_defaults(h, 10000.0)?;
-    h.set("head_dim", json!(head_dim(h)?));
+    h.set("head_dim", json!(defaults::head_dim(h)?));
     Ok(())
 }
 
 /// What the classes of all these families fill in; Mixtral's leaves `head_dim` out.
 fn common_defaults(h: &mut Hparams, theta: f64) -> Result<()> {
-    h.default("vocab_size", json!(32000));
-    let heads = h.need(&keys::HEADS)?;
-    if h.get("num_key_value_heads").is_none() {
-        h.set("num_key_value_heads", json!(heads));
-    }
+    let sizes = [("hidden_size", 4096), ("intermediate_size", 11008), ("num_hidden_layers", 32), ("num_attention_heads", 32)];
+    defaults::counts(h, &sizes);
+    defaults::counts(h, &[("vocab_size", 32000), ("max_position_embeddings", 2048)]);
+    defaults::numbers(h, &[("rms_norm_eps", 1e-6)]);
+    defaults::key_value_heads(h, None)?;
     keys::prepare_rope(h, theta);
     Ok(())
 }
 
-fn head_dim(h: &Hparams) -> Result<u32> {
-    match h.u32(&["head_dim"])? {
-        Some(n) => Ok(n),
-        None => Ok(h.need(&["hidden_size"])?.checked_div(h.need(&keys::HEADS)?).unwrap_or(0)),
-    }
+/// Sizes that the classes of Mistral and Mixtral share.
+fn mistral_defaults(h: &mut Hparams) {
+    defaults::counts(h, &[("intermediate_size", 14336), ("num_key_value_heads", 8), ("max_position_embeddings", 131_072)]);
 }
 
 fn keys(h: &Hparams, k: &mut Keys) -> Result<()> {
     keys::common(h, k)?;
     k.u32("vocab_size", h.need(&["vocab_size"])?);
-    k.u32("rope.dimension_count", head_dim(h)?);
+    k.u32("rope.dimension_count", defaults::head_dim(h)?);
     Ok(())
 }
 
@@ -150,7 +161,7 @@ pub(crate) fn rope_factors(h: &Hparams) -> Result<Vec<Extra>> {
         return Ok(Vec::new());
     }
     let number = |key: &str, default: f64| rope_number(&rope, key).unwrap_or(default);
-    let dim = head_dim(h)?;
+    let dim = defaults::head_dim(h)?;
     let factors = (0..dim).step_by(2).map(|i| rope_factor(i, dim, &number)).collect();
     Ok(vec![Extra { name: "rope_freqs.weight", numbers: factors }])
 }

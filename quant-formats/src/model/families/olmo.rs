@@ -34,6 +34,7 @@ pub(crate) const OLMO2: Family = Family {
     is: |m| m.u32("attention.sliding_window").is_none(),
     vocab: Vocab::Gpt2,
     forced: &[],
+    needed: &["post_attention_norm", "post_ffw_norm", "attn_q_norm", "attn_k_norm", "ffn_gate"],
 };
 
 /// OLMo 3, which has layers with sliding attention.

@@ -35,6 +35,7 @@ pub(crate) const PHI3: Family = Family {
     is: |_| true,
     vocab: Vocab::Phi3,
     forced: &[],
+    needed: &["attn_norm", "ffn_norm"],
 };
 
 fn prepare(h: &mut Hparams) -> Result<()> {
@@ -53,7 +54,7 @@ fn prepare(h: &mut Hparams) -> Result<()> {
     if h.get("num_key_value_heads").is_none() {
         h.set("num_key_value_heads", json!(h.need(&keys::HEADS)?));
     }
-    keys::prepare_rope(h, 10000.0);
+    keys::prepare_rope_with_field(h, 10000.0);
     let mut rope = h.object("rope_parameters").cloned().unwrap_or_default();
     // The configuration class knows one way to stretch rotations, under three names.
     if matches!(rope.get("rope_type").and_then(Value::as_str), Some("su" | "yarn")) {

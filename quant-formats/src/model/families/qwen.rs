@@ -9,7 +9,7 @@ use serde_json::json;
 use super::bert::pooling;
 use super::defaults;
 use super::llama::{as_it_is, nothing};
-use crate::model::family::{Change, Family, Layout, Row, exact, row};
+use crate::model::family::{Change, Family, Layout, Row, USUAL, exact, row};
 use crate::model::hparams::Hparams;
 use crate::model::keys::{self, Keys, Meta};
 use crate::model::link::{Axis, Link};
@@ -57,6 +57,7 @@ pub(crate) const QWEN2: Family = Family {
     is: |_| true,
     vocab: Vocab::SentencePieceOrGpt2,
     forced: &[],
+    needed: USUAL,
 };
 
 /// KORMo, whose class transformers does not have: its config.json stands for itself.
@@ -84,6 +85,9 @@ pub(crate) const QWEN2_MOE: Family = Family {
     ..QWEN2
 };
 
+/// What layers of Qwen 3 have.
+const NORMED_HEADS: &[&str] = &["attn_norm", "ffn_norm", "ffn_gate", "attn_q_norm", "attn_k_norm"];
+
 /// Qwen 3.
 pub(crate) const QWEN3: Family = Family {
     arch: "qwen3",
@@ -92,6 +96,7 @@ pub(crate) const QWEN3: Family = Family {
     prepare: prepare_qwen3,
     keys: keys_qwen3,
     config: config_qwen3,
+    needed: NORMED_HEADS,
     ..QWEN2
 };
 
@@ -102,6 +107,7 @@ pub(crate) const QWEN3_MOE: Family = Family {
     model_type: "qwen3_moe",
     prepare: prepare_qwen3_moe,
     config: config_qwen3_moe,
+    needed: NORMED_HEADS,
     ..QWEN2_MOE
 };
 

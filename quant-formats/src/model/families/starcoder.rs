@@ -36,6 +36,7 @@ pub(crate) const STARCODER2: Family = Family {
     is: |_| true,
     vocab: Vocab::Gpt2,
     forced: &[],
+    needed: &["attn_norm", "ffn_norm"],
 };
 
 fn prepare(h: &mut Hparams) -> Result<()> {
