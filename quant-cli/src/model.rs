@@ -1,10 +1,10 @@
 //! The options of `quant convert` between Hugging Face and GGUF.
 
 use quant_core::{Error, Result, Scheme};
-use quant_formats::Checkpoint;
 use quant_formats::convert::{Request, Target};
 use quant_formats::foreign::{self, Form};
 use quant_formats::model::{self, Outtype, ToGguf};
+use quant_formats::{Checkpoint, Format};
 
 use crate::args::ConvertArgs;
 use crate::convert::recipe_file;
@@ -18,6 +18,9 @@ pub fn mapped(args: &ConvertArgs, request: &mut Request, checkpoint: Checkpoint)
     let to_gguf = is_gguf && !args.model.generic && model::is_mappable(&checkpoint);
     if !to_gguf {
         refuse_unused(args)?;
+        if is_gguf && !args.model.generic && checkpoint.format == Format::Hf {
+            return Err(model::no_config(&checkpoint));
+        }
     }
     let checkpoint = decoded(args, request, checkpoint, to_gguf)?;
     if to_gguf {

@@ -108,7 +108,8 @@ fn the_vocabulary_alone_has_no_tensors() {
 #[test]
 fn a_model_that_is_not_what_its_configuration_says_is_refused() {
     type Change = fn(&Path);
-    let cases: [(&str, &str, Change, &[&str]); 19] = [
+    let cases: [(&str, &str, Change, &[&str]); 20] = [
+        ("no configuration", "tiny-llama", |m| std::fs::remove_file(m.join("config.json")).unwrap(), &["no config.json", "--generic"]),
         (
             "no class",
             "tiny-llama",
@@ -152,7 +153,7 @@ fn a_model_that_is_not_what_its_configuration_says_is_refused() {
         ("no heads at all", "tiny-llama", |m| edit(m, "config.json", |c| c["num_attention_heads"] = json!(0)), &["q_proj", "0 heads"]),
         ("huge heads", "tiny-llama", |m| edit(m, "config.json", |c| c["head_dim"] = json!(4_000_000_000u64)), &["k_proj", "8000000000"]),
         ("no key heads", "tiny-llama", |m| edit(m, "config.json", |c| c["num_key_value_heads"] = json!(0)), &["k_proj", "0 heads"]),
-        ("a small vocabulary", "tiny-llama", |m| edit(m, "config.json", |c| c["vocab_size"] = json!(5)), &["vocab"]),
+        ("a small vocabulary", "tiny-llama", |m| edit(m, "config.json", |c| c["vocab_size"] = json!(5)), &["[1024, 256]", "[5, 256]"]),
         ("another middle", "tiny-llama", |m| edit(m, "config.json", |c| c["intermediate_size"] = json!(64)), &["mlp.", "64"]),
         ("heads of another size", "phi3", |m| edit(m, "config.json", |c| c["num_key_value_heads"] = json!(3)), &["qkv_proj"]),
         ("an expert more", "mixtral", |m| edit(m, "config.json", |c| c["num_local_experts"] = json!(4)), &["experts.3", "missing", "4 experts"]),

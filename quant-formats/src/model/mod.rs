@@ -18,7 +18,7 @@ mod tokenizer;
 mod types;
 pub(crate) mod view;
 
-pub use to_gguf::{Mapped, ToGguf, is_mappable, to_gguf};
+pub use to_gguf::{Mapped, ToGguf, is_mappable, no_config, to_gguf};
 pub use to_hf::{is_mappable_back, to_hf};
 pub use tokenizer::is_guarded;
 pub use types::Outtype;

@@ -69,9 +69,7 @@ pub fn is_mappable(checkpoint: &Checkpoint) -> bool {
 /// what is needed.
 pub fn to_gguf(base: Checkpoint, wanted: &ToGguf) -> Result<Mapped> {
     let path = base.path.join("config.json");
-    let bytes = base
-        .config()?
-        .ok_or_else(|| Error::file(&base.path, "found no config.json, which says what the tensors mean; --generic converts with names unchanged"))?;
+    let bytes = base.config()?.ok_or_else(|| no_config(&base))?;
     let mut h = Hparams::parse(&bytes, &path)?;
     let family = family_of(&h)?;
     let base = Arc::new(base);
@@ -107,6 +105,11 @@ pub fn to_gguf(base: Checkpoint, wanted: &ToGguf) -> Result<Mapped> {
     checkpoint.base = Some(base);
     crate::open::settle(&mut checkpoint)?;
     Ok(Mapped { checkpoint, schemes })
+}
+
+/// The error for a folder that has nothing to say what its tensors mean.
+pub fn no_config(base: &Checkpoint) -> Error {
+    Error::file(&base.path, "found no config.json, which says what the tensors mean; --generic converts with names unchanged")
 }
 
 /// The file type of models whose experts are MXFP4.
