@@ -1,6 +1,7 @@
 //! `quant convert`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 use quant_core::codec::Tally;
@@ -61,7 +62,7 @@ struct Row {
 pub fn run(args: &ConvertArgs) -> Result<Outcome> {
     let begin = Instant::now();
     let mut request = request(args)?;
-    let opening = quant_formats::Opening { io: args.io.into(), unknown_types: args.gguf.unknown_types };
+    let opening = quant_formats::Opening { io: args.io.into(), unknown_types: args.gguf.unknown_types, vocab_only: args.model.vocab_only };
     let checkpoint = quant_formats::open(&args.input, opening)?;
     refuse_unclear_name(args, &request, &checkpoint)?;
     // A set comes back as a set.
@@ -195,7 +196,7 @@ fn request(args: &ConvertArgs) -> Result<Request> {
 fn recipe(args: &ConvertArgs, is_mix: bool) -> Result<(Recipe, Option<String>)> {
     let (mut recipe, text) = match &args.recipe {
         Some(path) => {
-            let text = recipe_file(path)?;
+            let text = option_file(path, "a recipe")?;
             let parsed: RecipeText = toml::from_str(&text).map_err(|e| not_a_recipe(path, &text, &e))?;
             (Recipe::parse(&parsed).map_err(|e| Error::file(path, e.to_string()))?, Some(text))
         }
@@ -233,20 +234,20 @@ fn scheme(text: &str) -> Result<Scheme> {
     }
 }
 
-/// The text of a recipe file: a regular file of a reasonable size.
-pub fn recipe_file(path: &std::path::Path) -> Result<String> {
+/// The text of a file that an option names: a regular file of a reasonable size. `what` it should be, for errors: "a recipe".
+pub fn option_file(path: &Path, what: &str) -> Result<String> {
     const MOST: u64 = 1 << 20;
     let input = Input::open(path, quant_formats::Io::Read)?;
     if input.len() > MOST {
-        return Err(Error::file(path, format!("not a recipe: found {} bytes, at most {MOST} are read", input.len())));
+        return Err(Error::file(path, format!("not {what}: found {} bytes, at most {MOST} are read", input.len())));
     }
     let mut bytes = vec![0; input.len() as usize];
     input.read_at(0, &mut bytes)?;
-    String::from_utf8(bytes).map_err(|_| Error::file(path, "not a recipe: it is not UTF-8"))
+    String::from_utf8(bytes).map_err(|_| Error::file(path, format!("not {what}: it is not UTF-8")))
 }
 
 /// A recipe that cannot be read, in one line.
-fn not_a_recipe(path: &std::path::Path, text: &str, error: &toml::de::Error) -> Error {
+fn not_a_recipe(path: &Path, text: &str, error: &toml::de::Error) -> Error {
     let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
     Error::file(path, format!("not a recipe: line {line}: {}", error.message().replace('\n', ", ")))
 }

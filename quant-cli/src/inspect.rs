@@ -71,7 +71,7 @@ struct SideFile {
 
 /// Runs the command.
 pub fn run(args: &InspectArgs) -> Result<Outcome> {
-    let opening = quant_formats::Opening { io: args.io.into(), unknown_types: args.unknown_types };
+    let opening = quant_formats::Opening { io: args.io.into(), unknown_types: args.unknown_types, ..Default::default() };
     let mut checkpoint = quant_formats::open(&args.path, opening)?;
     match quant_formats::foreign::unpack(&checkpoint) {
         Ok(Some(unpacking)) => checkpoint = quant_formats::foreign::logical(checkpoint, unpacking, quant_formats::foreign::Form::Dense)?,

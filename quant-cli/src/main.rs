@@ -43,7 +43,11 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(Error::Cancelled) => ExitCode::from(128 + progress::signal()),
         Err(error) => {
-            report::complain(&error);
+            if wants_json() {
+                report::complain_in_json(&error)
+            } else {
+                report::complain(&error)
+            }
             ExitCode::from(report::FAILED)
         }
     }
@@ -56,6 +60,11 @@ fn parse() -> Result<std::result::Result<Command, Outcome>> {
         Err(help) if !help.use_stderr() => Ok(Err(Outcome::ok(help.render().ansi().to_string()))),
         Err(wrong) => Err(Error::request(in_one_line(&wrong.render().to_string()))),
     }
+}
+
+/// Whether `--json` is given: asked of the command line itself, which may be the one that is wrong.
+fn wants_json() -> bool {
+    std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json")
 }
 
 /// What is wrong with a command line, without the usage that the help tells better.

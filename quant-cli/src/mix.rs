@@ -10,7 +10,7 @@ use quant_formats::gguf::imatrix::ImportanceMatrix;
 use quant_formats::gguf::{Edit, Entry, Kind, Mix};
 
 use crate::args::ConvertArgs;
-use crate::convert::recipe_file;
+use crate::convert::option_file;
 
 /// Whether the options ask for several GGUF files.
 pub fn is_set(args: &ConvertArgs) -> bool {
@@ -121,7 +121,7 @@ fn tensor_type(option: &str, text: &str) -> Result<Scheme> {
 pub fn tensor_types(args: &ConvertArgs) -> Result<Vec<String>> {
     let mut texts = args.tensor_type.clone();
     if let Some(path) = &args.gguf.tensor_type_file {
-        texts.extend(recipe_file(path)?.split_whitespace().map(str::to_owned));
+        texts.extend(option_file(path, "a list of REGEX=TYPE")?.split_whitespace().map(str::to_owned));
     }
     Ok(texts)
 }

@@ -1,13 +1,16 @@
 //! The options of `quant convert` between Hugging Face and GGUF.
 
+use std::path::Path;
+
 use quant_core::{Error, Result, Scheme};
 use quant_formats::convert::{Request, Target};
 use quant_formats::foreign::{self, Form};
 use quant_formats::model::{self, Outtype, ToGguf};
 use quant_formats::{Checkpoint, Format};
+use serde_json::Value;
 
 use crate::args::ConvertArgs;
-use crate::convert::recipe_file;
+use crate::convert::option_file;
 
 /// The model as it is called and laid out on the other side, if the conversion leads from Hugging Face to GGUF or back.
 ///
@@ -66,9 +69,20 @@ fn wanted(args: &ConvertArgs, request: &Request) -> Result<ToGguf> {
         is_rounded: request.mix.is_some(),
         vocab_only: args.model.vocab_only,
         model_name: args.model.model_name.clone(),
-        metadata: args.model.metadata.as_deref().map(|path| recipe_file(path).map(String::into_bytes)).transpose()?,
+        metadata: args.model.metadata.as_deref().map(metadata_file).transpose()?,
         pre: args.model.pre.clone(),
     })
+}
+
+/// The metadata in a file. It is read here once already, because here its name is known.
+fn metadata_file(path: &Path) -> Result<Vec<u8>> {
+    let text = option_file(path, "metadata")?;
+    let problem = |what: &str| Error::file(path, format!("not metadata: {what}, needed a JSON object of keys such as 'general.name'"));
+    match serde_json::from_str::<Value>(&text) {
+        Ok(Value::Object(_)) => Ok(text.into_bytes()),
+        Ok(_) => Err(problem("found JSON that is no object")),
+        Err(e) => Err(problem(&format!("cannot be read as JSON ({e})"))),
+    }
 }
 
 /// Options that only the way from Hugging Face to GGUF has are most likely a mistake elsewhere.

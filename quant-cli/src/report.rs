@@ -47,6 +47,12 @@ pub fn complain(error: &Error) {
     let _ = writeln!(anstream::stderr(), "{red}error{red:#}: {text}");
 }
 
+/// Says on stderr why the command failed, as a JSON object on one line.
+pub fn complain_in_json(error: &Error) {
+    let text = serde_json::json!({ "error": shortened(error.to_string()) }).to_string();
+    let _ = writeln!(anstream::stderr(), "{}", without_tricks(&text));
+}
+
 /// A message that stays readable whatever names a file contains: the middle of a very long one is left out.
 fn shortened(text: String) -> String {
     const MOST: usize = 2000;
@@ -60,7 +66,9 @@ fn shortened(text: String) -> String {
 /// A note on stderr: something that the user should know and that stops nothing.
 pub fn note(text: &str) {
     let yellow = anstyle::AnsiColor::Yellow.on_default().bold();
-    let _ = writeln!(anstream::stderr(), "{yellow}note{yellow:#}: {}", Printable(&shortened(text.to_owned())));
+    // As one text: stderr has no buffer, and a form that writes by the character would call the system for each.
+    let text = Printable(&shortened(text.to_owned())).to_string();
+    let _ = writeln!(anstream::stderr(), "{yellow}note{yellow:#}: {text}");
 }
 
 /// Text in bold, on a terminal.
@@ -75,8 +83,13 @@ pub fn bold(text: &str) -> String {
 /// If a value has no JSON form, which none of the reports has.
 pub fn json<T: Serialize>(value: &T) -> Result<String> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::request(format!("cannot write JSON: {e}")))?;
+    Ok(without_tricks(&text) + "\n")
+}
+
+/// JSON whose texts have characters that could play tricks on a terminal escaped.
+fn without_tricks(json: &str) -> String {
     let escaped = |c: char| if c != '\n' && is_unsafe_to_print(c) { format!("\\u{:04x}", c as u32) } else { c.to_string() };
-    Ok(text.chars().map(escaped).collect::<String>() + "\n")
+    json.chars().map(escaped).collect()
 }
 
 /// A table without lines. Columns whose heading starts with `>` are aligned to the right.

@@ -85,7 +85,7 @@ fn of_bqt(path: &Path, input: &Input, observer: &dyn Observer) -> Result<Report>
 
 /// Formats without checksums: the headers are sound and every byte can be read.
 fn of_others(args: &VerifyArgs, observer: &dyn Observer) -> Result<Report> {
-    let opening = quant_formats::Opening { io: args.io.into(), unknown_types: args.unknown_types };
+    let opening = quant_formats::Opening { io: args.io.into(), unknown_types: args.unknown_types, ..Default::default() };
     let checkpoint = quant_formats::open(&args.path, opening)?;
     read_all(&checkpoint, observer)?;
     checkpoint.check_unchanged()?;

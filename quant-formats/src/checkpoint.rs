@@ -92,6 +92,20 @@ pub struct SideFile {
     pub at: At,
 }
 
+impl SideFile {
+    /// How long a file of this name may be to be read at once. Values of JSON take up to fifty times as much memory as their text.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        match self.name.as_str() {
+            // Vocabularies, which grow with the number of languages; they are not read as trees.
+            "tokenizer.json" | "tokenizer.model" | "sentencepiece.bpe.model" | "vocab.json" | "vocab.txt" | "merges.txt" => 64 << 20,
+            // The tables of a benchmark in a README, and the tokens that a large vocabulary adds.
+            "README.md" | "tokenizer_config.json" | "added_tokens.json" => 16 << 20,
+            // Settings, of which real models have less than 1 MiB.
+            _ => 8 << 20,
+        }
+    }
+}
+
 /// How the tensors lay in safetensors or GGUF files, complete enough to write those files again byte for byte.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
@@ -261,13 +275,15 @@ impl Checkpoint {
         }
     }
 
-    /// The bytes of a small file carried along.
+    /// The bytes of a file carried along, to be parsed.
     ///
     /// # Errors
-    /// If it is larger than 64 MiB, or cannot be read.
+    /// If it is larger than files of its kind are, or cannot be read.
     pub fn side_file(&self, file: &SideFile) -> Result<Vec<u8>> {
-        if file.n_bytes > 64 << 20 {
-            return Err(Error::file(&self.path.join(&file.name), format!("found {} bytes, at most 64 MiB are read at once", file.n_bytes)));
+        let most = file.most_bytes();
+        if file.n_bytes > most {
+            let problem = format!("found {} bytes, at most {most} are read of a file of this kind", file.n_bytes);
+            return Err(Error::file(&self.path.join(&file.name), problem));
         }
         let mut bytes = vec![0; file.n_bytes as usize];
         self.read_at(&file.at, 0, &mut bytes)?;

@@ -39,6 +39,9 @@ pub struct Opening {
     pub io: Io,
     /// Whether tensors of unknown types of GGUF are taken to reach as far as the next tensor, so that they can be copied.
     pub unknown_types: bool,
+    /// Whether a folder with a config.json and no safetensors file is a model all the same, one without tensors: its vocabulary
+    /// alone is wanted.
+    pub vocab_only: bool,
 }
 
 impl From<Io> for Opening {

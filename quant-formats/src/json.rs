@@ -20,6 +20,14 @@ pub(crate) fn read<'de, T: DeserializeSeed<'de>>(reader: impl Read, seed: T) -> 
     Ok(value)
 }
 
+/// What is wrong, as serde_json says it, cut: it repeats a text that stands where something else is needed, however long.
+pub(crate) fn problem(error: &serde_json::Error) -> String {
+    const MOST: usize = 60;
+    let text = error.to_string();
+    let (head, tail) = (text.floor_char_boundary(MOST), text.ceil_char_boundary(text.len().saturating_sub(2 * MOST)));
+    if tail <= head { text } else { format!("{} … {}", &text[..head], &text[tail..]) }
+}
+
 /// Passes bytes on until a string is longer than [`MAX_STRING`], which is then never held in memory.
 struct ShortStrings<R> {
     reader: R,

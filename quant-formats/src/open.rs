@@ -25,6 +25,9 @@ pub fn open(path: &Path, how: impl Into<Opening>) -> Result<Checkpoint> {
     let opening = how.into();
     let io = opening.io;
     if path.is_dir() {
+        if opening.vocab_only && safetensors::read::has_only_config(path)? {
+            return safetensors::read::open_without_weights(path);
+        }
         return match gguf::find(path)? {
             Some(file) => gguf::open(Input::open(&file, io)?, opening),
             None => safetensors::read::open_folder(path, io),

@@ -91,7 +91,7 @@ fn assert_refused(cases: &[Refused], n: usize) {
     for case in cases {
         let room = Room::new();
         let path = (case.make)(&room.inputs());
-        let steps = [("inspect", room.inspect(&path, "--json")), ("convert", room.convert(&path))];
+        let steps = [("inspect", room.inspect(&path, "--all")), ("convert", room.convert(&path))];
         for (step, ran) in steps {
             verdict.add(case.name, step, &ran, flaws(&ran, &room, &[case.file, case.reason]));
         }
@@ -292,6 +292,36 @@ fn hostile_names_are_escaped_in_json_and_read_back() {
         let found: HashSet<&str> = found["tensors"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
         assert_eq!(found, names.iter().map(String::as_str).collect());
     }
+}
+
+/// The message that is one of text without `--json`, as an object on one line, with the same exit code.
+#[test]
+fn with_json_errors_are_json() {
+    let room = Room::new();
+    let header = r#"{"a\u001b\"\\\u202eé":<1,4>}"#;
+    folders::shard(&room.inputs(), "a.safetensors", header, 4);
+    let model = room.inputs().join("a.safetensors");
+    let model = model.to_str().expect("a path of text");
+    let requests: [&[&str]; 6] = [
+        &["inspect", model],
+        &["verify", model],
+        &["convert", model, "out.bqt"],
+        &["verify", "no\nwhere"],
+        &["inspect", "--no-such-option"],
+        &["convert"],
+    ];
+    for request in requests {
+        let args = |more: &[&'static str]| request.iter().chain(more).map(|a| std::ffi::OsStr::new(*a)).collect::<Vec<_>>();
+        let (plain, json) = (room.run(&args(&[])), room.run(&args(&["--json"])));
+        assert_eq!((plain.code(), json.code(), json.stdout.as_str(), json.stderr.lines().count()), (Some(2), Some(2), "", 1), "{}", json.stderr);
+        assert!(raw_tricks(&json.stderr).is_empty(), "{:?}", json.stderr);
+        let object: Value = serde_json::from_str(&json.stderr).expect("one JSON object");
+        assert_eq!(object.as_object().map(|o| o.keys().collect::<Vec<_>>()), Some(vec![&"error".to_owned()]));
+        let text = object["error"].as_str().expect("a text");
+        assert_eq!(plain.stderr, format!("error: {}\n", quant_core::error::Printable(text)));
+    }
+    // After `--` it is the name of a file.
+    assert!(room.run(&["inspect".as_ref(), "--".as_ref(), "--json".as_ref()]).stderr.starts_with("error: "));
 }
 
 /// Where a message quotes a name: a tensor, a dtype, a key, a shard, a path, a pattern, a file beside the weights.

@@ -104,6 +104,78 @@ fn the_vocabulary_alone_has_no_tensors() {
     assert_eq!(report["parameters"], 0);
 }
 
+/// The reference needs no weights for it either. It leaves out the zeros with which other files of GGUF end.
+#[test]
+fn the_vocabulary_alone_needs_no_weights() {
+    const REFERENCE: (usize, &str) = (22785, "533e2b02d66dff09d18576731d64a698ec7221a6179b98b3920dc00fca41ebb8");
+    let dir = tempfile::tempdir().unwrap();
+    let model = copy("tiny-llama", dir.path());
+    std::fs::remove_file(model.join("model.safetensors")).unwrap();
+    let out = dir.path().join("vocab.gguf");
+    convert(&model, &out, &["--vocab-only"]);
+    let bytes = std::fs::read(&out).unwrap();
+    let (told, padding) = bytes.split_at(REFERENCE.0);
+    assert!(padding.len() < 32 && padding.iter().all(|&b| b == 0));
+    std::fs::write(&out, told).unwrap();
+    assert_eq!(sha256(&out), REFERENCE.1);
+    // Whatever else is asked for needs them.
+    for options in [&["--outtype", "f16"][..], &["--vocab-only", "--to", "hf"], &["--vocab-only", "--generic"]] {
+        let other = dir.path().join("other.gguf");
+        let text = refused(&[&["convert", model.to_str().unwrap(), other.to_str().unwrap()], options].concat());
+        assert!(text.contains("found no model.safetensors") || text.contains("--vocab-only"), "{text}");
+    }
+}
+
+/// What is parsed has a limit that suits it, and reaches it.
+#[test]
+fn files_that_are_parsed_have_limits_of_their_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = copy("tiny-llama", dir.path());
+    let pad = |file: &str, n: u64| {
+        let mut bytes = std::fs::read(model.join(file)).unwrap();
+        bytes.resize(n as usize, b' ');
+        std::fs::write(model.join(file), bytes).unwrap();
+    };
+    std::fs::write(model.join("README.md"), "---\nlicense: mit\n---\n").unwrap();
+    std::fs::write(model.join("generation_config.json"), "{}").unwrap();
+    let limits = [("config.json", 8u64), ("generation_config.json", 8), ("README.md", 16), ("tokenizer_config.json", 16), ("tokenizer.json", 64)];
+    for (file, most) in limits {
+        pad(file, most << 20);
+    }
+    let out = dir.path().join("out.gguf");
+    convert(&model, &out, &["--vocab-only"]);
+    for (file, most) in limits {
+        pad(file, (most << 20) + 1);
+        let text = refused(&["convert", model.to_str().unwrap(), out.to_str().unwrap(), "--vocab-only", "--force"]);
+        let parts = [file.to_owned(), format!("found {} bytes", (most << 20) + 1), format!("at most {}", most << 20)];
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        pad(file, most << 20);
+    }
+}
+
+/// What is wrong with the file of metadata is said in words of its own.
+#[test]
+fn a_file_that_is_no_metadata_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (dir.path().join("more.json"), dir.path().join("out.gguf"));
+    let model = here("data/tiny-llama");
+    let large = " ".repeat((1 << 20) + 1);
+    for (content, problem) in [
+        (&b"{"[..], "cannot be read as JSON"),
+        (b"[1]", "no object"),
+        (b"\xff", "not UTF-8"),
+        (large.as_bytes(), "found 1048577 bytes, at most 1048576"),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        let args = ["convert", model.to_str().unwrap(), out.to_str().unwrap(), "--metadata", file.to_str().unwrap()];
+        let text = refused(&args);
+        assert!(text.contains("more.json: not metadata: ") && text.contains(problem) && !text.contains("recipe"), "{text}");
+    }
+    std::fs::write(&file, r#"{"general.author": "Somebody"}"#).unwrap();
+    convert(&model, &out, &["--metadata", file.to_str().unwrap()]);
+    assert!(quant_ok(&["inspect".as_ref(), out.as_os_str(), "--all".as_ref()]).contains("Somebody"));
+}
+
 /// One line that names the file and what is wrong, for each way in which a model is not what its class has.
 #[test]
 fn a_model_that_is_not_what_its_configuration_says_is_refused() {

@@ -13,6 +13,7 @@ use quant_core::{Dtype, Error, Result};
 use serde_json::{Map, Value};
 
 use crate::hf::config::Config;
+use crate::json::problem;
 use crate::{Checkpoint, Format};
 
 /// Methods that are known and not read, and what there is to know about them.
@@ -116,6 +117,7 @@ impl Settings {
 
     /// The error for a method that is not read.
     pub(super) fn refuse(&self, method: &str) -> Error {
+        let method: String = method.chars().take(60).collect();
         let known = REFUSED.iter().find(|(name, _)| *name == method).map(|(_, what)| format!(" ({what})"));
         let advice = "start from the original checkpoint instead";
         self.error(format!("the quantization method '{method}'{} is not read; {advice}", known.unwrap_or_default()))
@@ -147,7 +149,7 @@ impl Files<'_> {
         let Some(file) = self.checkpoint.side_files.iter().find(|f| f.name == name) else { return Ok(None) };
         let path = self.checkpoint.path.join(name);
         let bytes = self.checkpoint.side_file(file)?;
-        serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::file(&path, format!("cannot be read as a JSON object: {e}")))
+        serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::file(&path, format!("cannot be read as a JSON object: {}", problem(&e))))
     }
 
     /// config.json. It may hold what JSON does not know, such as NaN, so only what is asked for is read as JSON.
@@ -171,7 +173,7 @@ impl Files<'_> {
         let path = self.checkpoint.path.join("config.json");
         let read = |key: &str, text: &str| {
             let map: serde_json::Result<Map<String, Value>> = serde_json::from_str(text);
-            map.map_err(|e| Error::file(&path, format!("key '{key}': cannot be read as a JSON object: {e}")))
+            map.map_err(|e| Error::file(&path, format!("key '{key}': cannot be read as a JSON object: {}", problem(&e))))
         };
         for key in ["quantization_config", "compression_config"] {
             if let Some(text) = config.value(key).filter(|v| *v != "null") {

@@ -277,6 +277,11 @@ fn methods_that_are_not_read_are_named() {
     assert!(refused(r#"{"quant_method": "compressed-tensors", "format": "marlin-24"}"#).contains("'marlin-24'"));
     assert!(refused(r#"{"quant_method": "torchao"}"#).contains("'tensor_names'"));
     assert!(refused("[1]").contains("key 'quantization_config'"));
+    // A value of any length makes a short message.
+    for long in [format!("{:?}", "x".repeat(100_000)), format!(r#"{{"quant_method": {:?}}}"#, "é".repeat(100_000))] {
+        let refused = refused(&long);
+        assert!(refused.starts_with("DIR/config.json: ") && refused.len() < 400, "{refused}");
+    }
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Object {
     pub fn parse(bytes: &[u8]) -> Result<Object, String> {
         let source = std::str::from_utf8(bytes).map_err(|e| format!("not UTF-8 at byte {}", e.valid_up_to()))?;
         let strict = strict_json(source)?;
-        let Pairs(pairs) = serde_json::from_str(&strict).map_err(|e| format!("not a JSON object: {e}"))?;
+        let Pairs(pairs) = serde_json::from_str(&strict).map_err(|e| format!("not a JSON object: {}", crate::json::problem(&e)))?;
         let entries = pairs.iter().map(|(key, value)| Entry::new(&strict, key, value)).collect::<Result<Vec<_>, _>>()?;
         let mut seen = HashSet::new();
         match entries.iter().find(|e| !seen.insert(&e.name)) {

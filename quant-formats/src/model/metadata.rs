@@ -21,6 +21,7 @@ mod yaml;
 use quant_core::{Error, Result};
 use serde_json::{Map, Value};
 
+pub(crate) use fields::is_nothing;
 pub(crate) use rebuild::{generation_config, model_card};
 pub(crate) use size_label::{Counts, counts};
 

@@ -82,6 +82,20 @@ pub(crate) fn open_folder(folder: &Path, io: Io) -> Result<Checkpoint> {
     model.finish(Format::Hf, folder)
 }
 
+/// Opens a folder of which nothing but the files beside the weights is wanted.
+pub(crate) fn open_without_weights(folder: &Path) -> Result<Checkpoint> {
+    let mut model = Model::default();
+    model.add_side_files(folder, &list(folder)?)?;
+    model.finish(Format::Hf, folder)
+}
+
+/// Whether a folder has a config.json and neither a safetensors file nor an index of some.
+pub(crate) fn has_only_config(folder: &Path) -> Result<bool> {
+    let listing = list(folder)?;
+    let has_weights = listing.iter().any(|n| ends_with(n, ENDING) || ends_with(n, INDEX_ENDING));
+    Ok(!has_weights && listing.iter().any(|n| n.to_str() == Some("config.json")))
+}
+
 /// The names of a folder's files, sorted.
 fn list(folder: &Path) -> Result<Vec<OsString>> {
     let names = crate::input::list(folder).map_err(|e| Error::io("list", folder, e))?;
@@ -274,7 +288,7 @@ impl Model {
 
     /// config.json, if it is there and can be read; it only refines what tensors are taken for.
     fn config(&self) -> Option<Config> {
-        let file = self.side_files.iter().find(|f| f.name == "config.json" && f.n_bytes <= 64 << 20)?;
+        let file = self.side_files.iter().find(|f| f.name == "config.json" && f.n_bytes <= f.most_bytes())?;
         let At::File { input, .. } = file.at else { return None };
         let mut bytes = vec![0; file.n_bytes as usize];
         self.inputs[input].read_at(0, &mut bytes).ok()?;

@@ -10,6 +10,7 @@ use super::llama::as_it_is;
 use crate::model::family::{Extra, Family, Row, row};
 use crate::model::hparams::Hparams;
 use crate::model::keys::{self, Keys, Meta, rope_number, rope_parameters};
+use crate::model::metadata::is_nothing;
 use crate::model::names::{ATTENTION, FEED_FORWARD, OUTER};
 use crate::model::tokenizer::Vocab;
 
@@ -89,7 +90,8 @@ impl Rope {
 
     /// The factors under `key`; none if the model has no long context.
     fn factors(&self, h: &Hparams, key: &str) -> Result<Option<Vec<f32>>> {
-        if self.parameters.get("long_factor").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+        // What is nothing to Python counts as absent, as in the reference; anything else must be the list.
+        if self.parameters.get("long_factor").is_none_or(is_nothing) {
             return Ok(None);
         }
         let half = self.n_dims / 2;
@@ -210,14 +212,33 @@ mod tests {
         h
     }
 
+    fn with_factors(long: &str, short: &str) -> String {
+        format!(
+            r#"{{"hidden_size": 16, "num_attention_heads": 2, "max_position_embeddings": 131072,
+            "rope_scaling": {{"type": "su", "long_factor": {long}, "short_factor": {short}}}}}"#
+        )
+    }
+
+    /// Which of these the reference takes, its own runs say: a list of the right length, and what is false in Python.
+    #[test]
+    fn factors_that_are_no_list_of_that_length_are_refused() {
+        let of = |long: &str, short: &str| extra(&prepared(&with_factors(long, short))).map_err(|e| e.to_string());
+        let good = "[1, 1, 1, 1]";
+        for bad in [r#""abcd""#, "5", "true", r#"{"a": 1}"#, "[1, 1, 1]", "[1, 1, 1, 1, 1]", r#"["1", "1", "1", "1"]"#, "[[1], [1], [1], [1]]"] {
+            let refused = of(bad, good).map(|found| found.len()).unwrap_err();
+            assert!(refused.contains("long_factor") && refused.contains("a list of 4 numbers"), "{refused}");
+            let refused = of(good, bad).map(|found| found.len()).unwrap_err();
+            assert!(refused.contains("short_factor") && refused.contains("a list of 4 numbers"), "{refused}");
+        }
+        assert!(of(good, "null").is_err() && of(good, "[]").is_err());
+        for nothing in ["null", "[]", r#""""#, "0", "false", "{}"] {
+            assert!(of(nothing, good).unwrap().is_empty(), "{nothing}");
+        }
+    }
+
     #[test]
     fn long_contexts_have_factors_for_each_pair_of_dimensions() {
-        let config = |short: &str| {
-            format!(
-                r#"{{"hidden_size": 16, "num_attention_heads": 2, "max_position_embeddings": 131072,
-                "rope_scaling": {{"type": "su", "long_factor": [1, 2, 3, 4.5], "short_factor": {short}}}}}"#
-            )
-        };
+        let config = |short: &str| with_factors("[1, 2, 3, 4.5]", short);
         let found = extra(&prepared(&config("[1, 1, 1, 2]"))).unwrap();
         assert_eq!((found[0].name, &found[0].numbers[..]), ("rope_factors_long.weight", &[1.0, 2.0, 3.0, 4.5][..]));
         assert_eq!((found[1].name, &found[1].numbers[..]), ("rope_factors_short.weight", &[1.0, 1.0, 1.0, 2.0][..]));

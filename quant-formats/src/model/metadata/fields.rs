@@ -38,6 +38,12 @@ pub(super) const TEXTS: [&str; 20] = [
 /// The keys of a base model or data set, in order.
 const PARENT: [&str; 9] = ["name", "author", "version", "organization", "description", "url", "doi", "uuid", "repo_url"];
 
+/// How many values that are left out are named. A list may have any number of them.
+const MAX_NOTES: usize = 50;
+
+/// How many base models or data sets are written. Each becomes several keys, of which a file may have 65536.
+const MAX_PARENTS: usize = 5000;
+
 /// What is known of a model.
 #[derive(Default)]
 pub(super) struct Fields {
@@ -52,7 +58,9 @@ pub(super) struct Fields {
     /// Likewise.
     pub(super) languages: Option<Value>,
     /// What was left out, and why.
-    pub(super) notes: Vec<String>,
+    notes: Vec<String>,
+    /// How many more notes there were than are kept.
+    n_untold: usize,
 }
 
 impl Fields {
@@ -80,7 +88,11 @@ impl Fields {
 
     /// Notes that a value is of no use.
     pub(super) fn leave_out(&mut self, source: &str, key: &str, value: &Value, needed: &str) {
-        self.notes.push(format!("{source}: '{key}' is {}, needed {needed}; it is left out", shown(value)));
+        if self.notes.len() < MAX_NOTES {
+            self.notes.push(format!("{source}: '{key}' is {}, needed {needed}; it is left out", shown(value)));
+        } else {
+            self.n_untold += 1;
+        }
     }
 
     /// Fills what is not known yet from an id.
@@ -119,10 +131,17 @@ impl Fields {
         if let Some(languages) = self.languages.take() {
             out.extend(self.list("languages", &languages));
         }
+        if self.n_untold > 0 {
+            self.notes.push(format!("{} more values of the metadata are left out for such reasons", self.n_untold));
+        }
         (out, self.notes)
     }
 
     fn push_parents(&mut self, out: &mut Vec<Entry>, what: &str, parents: &[Value]) {
+        if parents.len() > MAX_PARENTS {
+            self.notes.push(format!("found {} entries for general.{what}; those after the first {MAX_PARENTS} are left out", parents.len()));
+        }
+        let parents = &parents[..parents.len().min(MAX_PARENTS)];
         out.push(Entry::u32(format!("general.{what}.count"), parents.len().try_into().unwrap_or(u32::MAX)));
         for (i, parent) in parents.iter().enumerate() {
             for key in PARENT {
@@ -182,7 +201,7 @@ pub(super) fn f32_of(value: &Value) -> Option<f32> {
 }
 
 /// What is false in Python.
-fn is_nothing(value: &Value) -> bool {
+pub(crate) fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(b) => !b,

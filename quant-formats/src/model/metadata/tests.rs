@@ -143,6 +143,35 @@ fn what_cannot_be_used_is_noted() {
     assert!(overrides(b"[]").is_err() && overrides(b"{").is_err());
 }
 
+/// Going back to the start of the line at each of them would take minutes, in which nobody would wait for this test.
+#[test]
+fn many_anchors_on_a_line_take_no_more_time_than_on_many() {
+    let anchors: String = (0..200_000).map(|i| format!("&a{i} ")).collect();
+    let mut notes = Vec::new();
+    let card = card::read(format!("---\n{anchors}k: 1\nb: *a199999\n---\n").as_bytes(), &mut notes);
+    assert_eq!((json!(card), notes), (json!({"k": 1, "b": "k"}), vec![]));
+}
+
+#[test]
+fn a_few_of_many_notes_are_kept() {
+    let nulls = "- ~\n".repeat(1000);
+    let (_, notes) = folder(&json!(["x", {"README.md": format!("---\ntags:\n{nulls}---\n")}, null, null, 1]));
+    assert_eq!(notes.len(), 51);
+    assert!(notes[50].starts_with("950 more values"), "{}", notes[50]);
+}
+
+#[test]
+fn data_sets_have_a_limit() {
+    let card = |n: usize| format!("---\ndatasets:\n{}---\n", "- a/b\n".repeat(n));
+    for (n, kept, n_notes) in [(5000, 5000, 0), (5001, 5000, 1)] {
+        let (entries, notes) = folder(&json!(["x", {"README.md": card(n)}, null, null, 1]));
+        let count = entries.iter().find(|e| e.key == "general.dataset.count").unwrap();
+        assert_eq!((count.unsigned(), notes.len()), (Some(kept), n_notes));
+        let n_names = entries.iter().filter(|e| e.key.starts_with("general.dataset.") && e.key.ends_with(".name")).count();
+        assert_eq!(n_names as u64, kept);
+    }
+}
+
 #[test]
 fn settings_come_back() {
     let config = r#"{"bos_token_id": 1, "do_sample": true, "repetition_penalty": 1.05, "temperature": 0.6, "top_k": 20, "top_p": 0.95}"#;

@@ -103,13 +103,18 @@ impl<'a> Reader<'a> {
         self.text.as_bytes()[..self.at].iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1)
     }
 
+    /// Whether a line starts here. Unlike [`Reader::line_start`] it does not walk back over a long line.
+    fn starts_line(&self) -> bool {
+        self.at.checked_sub(1).is_none_or(|before| self.text.as_bytes().get(before) == Some(&b'\n'))
+    }
+
     fn column(&self) -> i64 {
         (self.at - self.line_start()) as i64
     }
 
     /// Whether a line with `---` or `...` starts here.
     fn is_document_mark(&self) -> bool {
-        (self.rest().starts_with("---") || self.rest().starts_with("...")) && self.is_blank(3) && self.line_start() == self.at
+        (self.rest().starts_with("---") || self.rest().starts_with("...")) && self.is_blank(3) && self.starts_line()
     }
 
     fn problem(&self, what: &str) -> String {

@@ -34,6 +34,7 @@ impl Build<'_> {
         if let Some((text, id)) = vocab.iter().filter(|(_, id)| **id as usize >= n).max_by_key(|(_, id)| **id) {
             return Err(self.beyond(text, *id, n));
         }
+        self.has_pre = true;
         let pre = pre::name(self.folder, &tokenizer, self.options.pre, &mut self.notes)?;
         let mut tokens = Tokens::holes(n, vocab.len()).map_err(|e| e.of(self.hparams.path()))?;
         let added = tokenizer.added();

@@ -270,8 +270,8 @@ fn from_vocabulary(folder: Folder<'_>, class: Class, pipeline: Option<Pipeline>)
         (Class::Gpt2 | Class::Qwen2 | Class::Roberta | Class::Cohere | Class::GptNeoX, Some(pipeline)) => {
             let needed = "vocab.json with merges.txt";
             let vocab = folder.text("vocab.json")?.ok_or_else(|| none(needed))?;
-            let _: serde::de::IgnoredAny =
-                serde_json::from_str(&vocab).map_err(|e| folder.error("vocab.json", format!("cannot be read as JSON: {e}")))?;
+            let _: serde::de::IgnoredAny = serde_json::from_str(&vocab)
+                .map_err(|e| folder.error("vocab.json", format!("cannot be read as JSON: {}", crate::json::problem(&e))))?;
             let merges = folder.text("merges.txt")?.ok_or_else(|| none(needed))?;
             let merges: Vec<[&str; 2]> = merges
                 .lines()

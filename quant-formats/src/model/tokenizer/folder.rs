@@ -11,6 +11,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::checkpoint::Checkpoint;
+use crate::json::problem;
+use crate::model::metadata::is_nothing;
 
 /// The files of a model folder, by name.
 #[derive(Clone, Copy)]
@@ -54,7 +56,7 @@ impl<'a> Folder<'a> {
     /// The JSON object that a file holds.
     pub(super) fn object(&self, name: &str) -> Result<Option<Object>> {
         let Some(bytes) = self.bytes(name)? else { return Ok(None) };
-        let fields = serde_json::from_slice(&bytes).map_err(|e| self.error(name, format!("cannot be read as a JSON object: {e}")))?;
+        let fields = serde_json::from_slice(&bytes).map_err(|e| self.error(name, format!("cannot be read as a JSON object: {}", problem(&e))))?;
         Ok(Some(Object { path: self.path(name), fields }))
     }
 }
@@ -92,7 +94,7 @@ impl Object {
 
     /// The value of `key`, read as a `T`. Null is a value.
     pub(super) fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
-        let read = |raw| serde_json::from_str(raw).map_err(|e| self.error(format!("key '{key}': cannot be read: {e}")));
+        let read = |raw| serde_json::from_str(raw).map_err(|e| self.error(format!("key '{key}': cannot be read: {}", problem(&e))));
         self.raw(key).map(read).transpose()
     }
 
@@ -109,7 +111,7 @@ impl Object {
     /// The object that `key` holds; null counts as absent.
     pub(super) fn object(&self, key: &str) -> Result<Option<Object>> {
         let Some(raw) = self.raw(key).filter(|raw| *raw != "null") else { return Ok(None) };
-        let fields = serde_json::from_str(raw).map_err(|e| self.error(format!("key '{key}': found no object: {e}")))?;
+        let fields = serde_json::from_str(raw).map_err(|e| self.error(format!("key '{key}': found no object: {}", problem(&e))))?;
         Ok(Some(Object { path: self.path.clone(), fields }))
     }
 
@@ -153,14 +155,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 
 /// Whether Python takes a value for true.
 pub(super) fn truthy(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(b) => *b,
-        Value::Number(n) => n.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(list) => !list.is_empty(),
-        Value::Object(map) => !map.is_empty(),
-    }
+    !is_nothing(value)
 }
 
 /// Whether Python's `str.strip` and `str.split` take a character for white space.

@@ -78,8 +78,9 @@ pub(crate) struct Options<'a> {
 /// If files are missing, damaged or contradict each other, or the pre-tokenizer is unknown and not given.
 pub(crate) fn entries(checkpoint: &Checkpoint, hparams: &Hparams, vocab: Vocab, options: &Options<'_>) -> Result<(Vec<Entry>, Vec<String>)> {
     let folder = Folder::new(checkpoint);
-    let mut build = Build { folder, hparams, options, keys: Keys::default(), notes: Vec::new() };
+    let mut build = Build { folder, hparams, options, keys: Keys::default(), notes: Vec::new(), has_pre: false };
     build.all(vocab)?;
+    build.note_unused_pre();
     Ok((build.keys.into_entries(), build.notes))
 }
 
@@ -90,6 +91,8 @@ struct Build<'a> {
     options: &'a Options<'a>,
     keys: Keys,
     notes: Vec<String>,
+    /// Whether the name of a pre-tokenizer was looked for.
+    has_pre: bool,
 }
 
 impl Build<'_> {
@@ -108,6 +111,12 @@ impl Build<'_> {
             Vocab::Phi3 => self.phi3()?,
         }
         Ok(())
+    }
+
+    fn note_unused_pre(&mut self) {
+        if let Some(pre) = self.options.pre.filter(|_| !self.has_pre) {
+            self.notes.push(format!("--pre {pre} is not used: this is a vocabulary in the manner of SentencePiece, whose pre-tokenizer has no name"));
+        }
     }
 
     fn spm_or_gpt2(&mut self) -> Result<()> {

@@ -82,7 +82,9 @@ fn small_folders_become_what_the_reference_makes_of_them() {
     for case in cases {
         let vocab = VOCABS.into_iter().find(|vocab| format!("{vocab:?}") == case.vocab).unwrap();
         let model = folder(&case.files);
-        let (entries, _) = entries(&model, &hparams(&model), vocab, &Options { pre: Some("test") }).unwrap();
+        let (entries, notes) = entries(&model, &hparams(&model), vocab, &Options { pre: Some("test") }).unwrap();
+        let is_written = case.expected.iter().any(|entry| entry == "tokenizer.ggml.pre = \"test\"");
+        assert_eq!(notes.iter().any(|note| note.starts_with("--pre test is not used")), !is_written, "{}", case.name);
         let found: Vec<_> = entries.iter().map(|entry| format!("{} = {}", entry.key, shown(&entry.value(&model, 1000).unwrap()))).collect();
         assert_eq!(found, case.expected, "{}", case.name);
     }

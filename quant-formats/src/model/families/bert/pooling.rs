@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::input::{Input, Io};
 use crate::model::hparams::Hparams;
+use crate::model::metadata::is_nothing;
 
 /// The largest file that is read.
 const MAX_BYTES: u64 = 1 << 20;
@@ -29,7 +30,7 @@ pub(crate) fn kind(h: &Hparams) -> Result<Option<u32>> {
     let Some(module) = pooling_module(&json(&path)?, &path)? else { return Ok(None) };
     let path = folder.join(&module).join("config.json");
     let pooling = json(&path)?;
-    let is_set = |key: &str| pooling.get(key).is_some_and(is_truthy);
+    let is_set = |key: &str| pooling.get(key).is_some_and(|value| !is_nothing(value));
     for (key, kind) in [("pooling_mode_mean_tokens", MEAN), ("pooling_mode_cls_token", CLS), ("pooling_mode_lasttoken", LAST)] {
         if is_set(key) {
             return Ok(Some(kind));
@@ -68,16 +69,4 @@ fn json(path: &Path) -> Result<Value> {
     let mut bytes = vec![0; file.len() as usize];
     file.read_at(0, &mut bytes)?;
     serde_json::from_slice(&bytes).map_err(|e| Error::file(path, format!("cannot be read as JSON: {e}")))
-}
-
-/// What Python takes for true.
-fn is_truthy(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(v) => *v,
-        Value::Number(n) => n.as_f64() != Some(0.0),
-        Value::String(s) => !s.is_empty(),
-        Value::Array(list) => !list.is_empty(),
-        Value::Object(map) => !map.is_empty(),
-    }
 }

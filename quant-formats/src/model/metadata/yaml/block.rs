@@ -49,7 +49,7 @@ impl<'a> Reader<'a> {
         let mut has_properties = false;
         loop {
             let new_line = self.skip();
-            if new_line || self.is_end() || self.line_start() == self.at {
+            if new_line || self.is_end() || self.starts_line() {
                 before.may_nest = true;
                 before.of_mapping.anchor = before.properties.anchor;
                 has_properties = false;
