@@ -77,7 +77,18 @@ pub(crate) const BERT: Family = Family {
     is: |_| true,
     vocab: Vocab::Bert,
     forced: &[],
-    needed: &["attn_output_norm", "layer_output_norm"],
+    needed: &[
+        "attn_output_norm",
+        "attn_output_norm.bias",
+        "layer_output_norm",
+        "layer_output_norm.bias",
+        "attn_q.bias",
+        "attn_k.bias",
+        "attn_v.bias",
+        "attn_output.bias",
+        "ffn_up.bias",
+        "ffn_down.bias",
+    ],
 };
 
 /// CamemBERT, which the reference takes for BERT.

@@ -41,7 +41,7 @@ pub(crate) const GPT2: Family = Family {
     is: |_| true,
     vocab: Vocab::Gpt2,
     forced: &[],
-    needed: &["attn_norm", "ffn_norm"],
+    needed: &["attn_norm", "attn_norm.bias", "ffn_norm", "ffn_norm.bias", "attn_qkv.bias", "attn_output.bias", "ffn_up.bias", "ffn_down.bias"],
 };
 
 /// Masks, which old files have as tensors, are left out.

@@ -57,7 +57,20 @@ pub(crate) const GPT_OSS: Family = Family {
     is: |_| true,
     vocab: Vocab::Gpt2,
     forced: &[],
-    needed: &["attn_norm", "post_attention_norm", "ffn_gate", "attn_sinks"],
+    needed: &[
+        "attn_norm",
+        "post_attention_norm",
+        "ffn_gate",
+        "attn_sinks",
+        "attn_q.bias",
+        "attn_k.bias",
+        "attn_v.bias",
+        "attn_output.bias",
+        "ffn_gate_inp.bias",
+        "ffn_gate_exps.bias",
+        "ffn_up_exps.bias",
+        "ffn_down_exps.bias",
+    ],
 };
 
 /// Whether a stack of experts lies as \[outputs, inputs\]. Shapes do not tell, as all published models have as many inputs as

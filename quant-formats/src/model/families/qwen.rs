@@ -57,7 +57,7 @@ pub(crate) const QWEN2: Family = Family {
     is: |_| true,
     vocab: Vocab::SentencePieceOrGpt2,
     forced: &[],
-    needed: USUAL,
+    needed: BIASED,
 };
 
 /// KORMo, whose class transformers does not have: its config.json stands for itself.
@@ -69,6 +69,7 @@ pub(crate) const KORMO: Family = Family {
         Ok(())
     },
     is: |_| false,
+    needed: USUAL,
     ..QWEN2
 };
 
@@ -85,6 +86,8 @@ pub(crate) const QWEN2_MOE: Family = Family {
     ..QWEN2
 };
 
+/// What layers of Qwen 2 have.
+const BIASED: &[&str] = &["attn_norm", "ffn_norm", "ffn_gate", "attn_q.bias", "attn_k.bias", "attn_v.bias"];
 /// What layers of Qwen 3 have.
 const NORMED_HEADS: &[&str] = &["attn_norm", "ffn_norm", "ffn_gate", "attn_q_norm", "attn_k_norm"];
 

@@ -36,7 +36,7 @@ pub(crate) const STARCODER2: Family = Family {
     is: |_| true,
     vocab: Vocab::Gpt2,
     forced: &[],
-    needed: &["attn_norm", "ffn_norm"],
+    needed: &["attn_norm", "attn_norm.bias", "ffn_norm", "ffn_norm.bias"],
 };
 
 fn prepare(h: &mut Hparams) -> Result<()> {
