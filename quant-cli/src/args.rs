@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use crate::audit::args::AuditArgs;
 use crate::size::parse as size;
 
 const EXAMPLES: &str = "\
@@ -35,6 +36,8 @@ pub enum Command {
     Convert(Box<ConvertArgs>),
     /// Check a model: every checksum of a BQT file; structure and readability of the others
     Verify(VerifyArgs),
+    /// Measure what quantization cost: two models, or schemes tried on one; by tensor, layer and role
+    Audit(Box<AuditArgs>),
 }
 
 /// Arguments of `inspect`.

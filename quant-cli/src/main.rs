@@ -3,6 +3,7 @@
 #![warn(clippy::unwrap_used)]
 
 mod args;
+mod audit;
 mod convert;
 mod gguf;
 mod inspect;
@@ -79,5 +80,6 @@ fn run(command: &Command) -> Result<Outcome> {
         Command::Inspect(args) => inspect::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Audit(args) => audit::run(args),
     }
 }

@@ -68,6 +68,7 @@ fn wanted(args: &ConvertArgs, request: &Request) -> Result<ToGguf> {
         outtype: outtype.map_err(|e| Error::request(format!("--outtype: {e}")))?.unwrap_or_default(),
         is_rounded: request.mix.is_some(),
         vocab_only: args.model.vocab_only,
+        tensors_only: false,
         model_name: args.model.model_name.clone(),
         metadata: args.model.metadata.as_deref().map(metadata_file).transpose()?,
         pre: args.model.pre.clone(),

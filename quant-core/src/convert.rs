@@ -3,18 +3,23 @@
 //! For each slab of each tensor: read the stored bytes, decode to f32, encode, write. No slab waits for another, so the
 //! bytes of the output depend neither on threads nor on slab size.
 
+mod work;
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
+use crate::audit::{self, ErrorStats, Ordered};
 use crate::backend::{Backend, Cpu};
-use crate::codec::{Codec, Fill, Known, Measured, Scan, Slab, Tally, Unfit, slab_granule};
-use crate::plan::{PartFill, Plan, Planned, View};
+use crate::codec::{Fill, Known, Slab, Tally, Unfit, slab_granule};
+use crate::plan::{PartFill, Plan, Planned};
 use crate::sink::{Observer, Sink};
-use crate::source::{Source, Tensor};
+use crate::source::Source;
 use crate::{Error, Result, Scheme};
+pub(crate) use work::{Scratch, Work};
+use work::{TryScan, overflow};
 
 /// How much memory and how many threads a pass may use.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +40,7 @@ impl Budget {
     /// Bytes of scratch an element needs at most: source and output parts, codes, its importance, and the number itself.
     const PER_ELEMENT: u64 = 8 + 8 + 4 + 4 + 4;
     /// Elements that may have to be together whatever the budget: a nested block of blocks of 4096.
-    const LEAST: u64 = 1 << 20;
+    pub(crate) const LEAST: u64 = 1 << 20;
 }
 
 impl Default for Budget {
@@ -53,30 +58,31 @@ pub struct Pass<'a> {
     backend: &'a dyn Backend,
     slab: u64,
     pool: rayon::ThreadPool,
+    /// Where the errors of what is encoded go, if they are measured.
+    audit: Option<Audited<'a>>,
 }
 
-/// One tensor to be encoded, with its codecs.
-struct Work<'a> {
-    index: usize,
-    planned: &'a Planned,
-    tensor: &'a Tensor,
-    from: Box<dyn Codec>,
-    to: Box<dyn Codec>,
+/// Errors that are measured while slabs are encoded.
+struct Audited<'a> {
+    /// The numbers that they are errors of, if not those that are encoded.
+    original: Option<&'a dyn Source>,
+    /// One for each planned tensor.
+    stats: Vec<Mutex<Ordered>>,
+}
+
+/// What a pass did.
+#[derive(Clone, Debug, Default)]
+pub struct Done {
+    /// For each planned tensor what encoding did beyond rounding.
+    pub tallies: Vec<Tally>,
+    /// For each planned tensor its errors, if they were measured and it was encoded.
+    pub errors: Vec<Option<ErrorStats>>,
 }
 
 /// One step of the loop.
 enum Job<'a> {
     Encode(Arc<Work<'a>>, Range<u64>),
     Copy { tensor: usize, source: usize, part: usize, bytes: Range<u64> },
-}
-
-/// Buffers that a thread keeps from slab to slab.
-#[derive(Default)]
-struct Scratch {
-    parts: Vec<Vec<u8>>,
-    numbers: Vec<f32>,
-    importance: Vec<f32>,
-    out: Vec<Vec<u8>>,
 }
 
 impl<'a> Pass<'a> {
@@ -97,7 +103,15 @@ impl<'a> Pass<'a> {
         let threads = ((limit / slab) as usize).clamp(1, budget.threads.max(1));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = pool.map_err(|e| Error::request(format!("cannot start {threads} threads: {e}")))?;
-        Ok(Pass { source, backend: &Cpu, slab, pool })
+        Ok(Pass { source, backend: &Cpu, slab, pool, audit: None })
+    }
+
+    /// The same pass, measuring the errors of what it encodes: against `original`, which has the same tensors in the same order
+    /// as the source, or else against the numbers that are encoded.
+    #[must_use]
+    pub fn audited(self, plan: &Plan, original: Option<&'a dyn Source>) -> Pass<'a> {
+        let stats = plan.tensors.iter().map(|_| Mutex::default()).collect();
+        Pass { audit: Some(Audited { original, stats }), ..self }
     }
 
     /// The same pass with slabs encoded by `backend`.
@@ -115,7 +129,7 @@ impl<'a> Pass<'a> {
     ///
     /// # Errors
     /// The first error of any slab; the observer's wish to stop is one.
-    pub fn run(&self, plan: &Plan, sink: &dyn Sink, observer: &dyn Observer) -> Result<Vec<Tally>> {
+    pub fn run(&self, plan: &Plan, sink: &dyn Sink, observer: &dyn Observer) -> Result<Done> {
         let total = plan.tensors.iter().map(|t| self.source.tensors()[t.source].n_bytes()).sum();
         observer.begin("converting", total);
         let tallies = Mutex::new(vec![Tally::default(); plan.tensors.len()]);
@@ -130,7 +144,13 @@ impl<'a> Pass<'a> {
             done
         };
         self.pool.install(|| jobs.par_bridge().try_for_each_init(Scratch::default, step))?;
-        Ok(tallies.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+        let tallies = tallies.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let stats = |audit: &Audited<'_>, index: usize| {
+            let found = lock(&audit.stats[index]).take();
+            (!plan.tensors[index].copied).then_some(found)
+        };
+        let errors = (0..plan.tensors.len()).map(|index| self.audit.as_ref().and_then(|audit| stats(audit, index))).collect();
+        Ok(Done { tallies, errors })
     }
 
     fn jobs<'p>(&self, index: usize, planned: &'p Planned) -> Box<dyn Iterator<Item = Result<Job<'p>>> + Send + 'p>
@@ -177,10 +197,15 @@ impl<'a> Pass<'a> {
             Job::Encode(work, range) => {
                 work.decode(self.source, range.clone(), scratch)?;
                 work.weigh(range.clone(), scratch)?;
+                let original = self.audit.as_ref().map(|audit| audit.numbers(work, range.clone(), scratch)).transpose()?;
                 let tally = work.encode(self.backend, range.clone(), scratch)?;
                 work.write(sink, range.clone(), scratch)?;
+                if let (Some(audit), Some(original)) = (&self.audit, original) {
+                    let stats = audit::of_encoded(work, range.clone(), &original, scratch)?;
+                    lock(&audit.stats[work.index]).add(range.clone(), stats);
+                }
                 if tally != Tally::default() {
-                    tallies.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[work.index].merge(tally);
+                    lock(tallies)[work.index].merge(tally);
                 }
                 observer.advance(work.share(range.clone()));
             }
@@ -235,157 +260,30 @@ impl<'a> Pass<'a> {
     }
 }
 
+impl Audited<'_> {
+    /// The numbers that a slab stands for.
+    fn numbers(&self, work: &Work<'_>, range: Range<u64>, scratch: &Scratch) -> Result<Vec<f32>> {
+        let Some(original) = self.original else { return Ok(scratch.numbers.clone()) };
+        let planned = Planned::seen(work.planned.source, &original.tensors()[work.planned.source], work.planned.view);
+        let mut scratch = Scratch::default();
+        Work::new(original, work.index, &planned)?.decode(original, range, &mut scratch)?;
+        Ok(scratch.numbers)
+    }
+}
+
+/// What a mutex holds, whatever happened to others who held it.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// The granule of a planned tensor's slabs.
-fn granule_of(planned: &Planned) -> Result<u64> {
+pub(crate) fn granule_of(planned: &Planned) -> Result<u64> {
     Ok(slab_granule(planned.codec()?.granule()))
 }
 
 /// Cuts `0..n` into pieces of `step`.
-fn steps(n: u64, step: u64) -> impl Iterator<Item = Range<u64>> + Send {
+pub(crate) fn steps(n: u64, step: u64) -> impl Iterator<Item = Range<u64>> + Send {
     (0..n.div_ceil(step)).map(move |i| i * step..((i + 1) * step).min(n))
-}
-
-impl<'a> Work<'a> {
-    fn new(source: &'a dyn Source, index: usize, planned: &'a Planned) -> Result<Work<'a>> {
-        let tensor = &source.tensors()[planned.source];
-        let from = tensor.scheme.codec(&tensor.shape)?;
-        let to = planned.codec()?;
-        Ok(Work { index, planned, tensor, from, to })
-    }
-
-    /// The bytes of the source that a range of elements stands for, in reports of progress.
-    fn share(&self, range: Range<u64>) -> u64 {
-        let part = |element: u64| (u128::from(self.tensor.n_bytes()) * u128::from(element) / u128::from(self.tensor.n_elements().max(1))) as u64;
-        part(range.end) - part(range.start)
-    }
-
-    /// Fills `scratch.numbers` with the elements of `range` of the view.
-    fn decode(&self, source: &dyn Source, range: Range<u64>, scratch: &mut Scratch) -> Result<()> {
-        scratch.numbers.resize((range.end - range.start) as usize, 0.0);
-        match self.planned.view {
-            View::Whole => {
-                let mut numbers = std::mem::take(&mut scratch.numbers);
-                let done = self.decode_run(source, range.start, &mut numbers, &mut scratch.parts);
-                scratch.numbers = numbers;
-                done
-            }
-            View::Transposed => self.decode_transposed(source, range, scratch),
-        }
-    }
-
-    /// Decodes consecutive elements of the source tensor, wherever they start: codes are unpacked from whole bytes on.
-    fn decode_unaligned(&self, source: &dyn Source, at: u64, out: &mut [f32], buffers: &mut Vec<Vec<u8>>) -> Result<()> {
-        let before = (at % 8) as usize;
-        let mut whole = vec![0.0; before + out.len()];
-        self.decode_run(source, at - before as u64, &mut whole, buffers)?;
-        out.copy_from_slice(&whole[before..]);
-        Ok(())
-    }
-
-    /// Decodes consecutive elements of the source tensor, from a multiple of 8 on.
-    fn decode_run(&self, source: &dyn Source, at: u64, out: &mut [f32], buffers: &mut Vec<Vec<u8>>) -> Result<()> {
-        let parts = self.from.parts();
-        if buffers.len() < parts.len() {
-            buffers.resize_with(parts.len(), Vec::new);
-        }
-        for (i, (part, buffer)) in parts.iter().zip(&mut *buffers).enumerate() {
-            let bytes = part.decoded(at..at + out.len() as u64);
-            buffer.resize((bytes.end - bytes.start) as usize, 0);
-            source.read(self.planned.source, i, bytes.start, buffer)?;
-        }
-        let slices: Vec<&[u8]> = buffers[..parts.len()].iter().map(Vec::as_slice).collect();
-        self.from.decode(at, &slices, out);
-        Ok(())
-    }
-
-    /// Decodes a range of the transpose of a matrix: for each row of the source the columns that the range needs.
-    fn decode_transposed(&self, source: &dyn Source, range: Range<u64>, scratch: &mut Scratch) -> Result<()> {
-        let &[rows, columns] = &self.tensor.shape[..] else {
-            return Err(Error::request(format!("tensor '{}': only a matrix can be transposed", self.tensor.name)));
-        };
-        if range.is_empty() {
-            return Ok(());
-        }
-        let (first, last) = (range.start / rows, (range.end - 1) / rows);
-        let mut run = vec![0.0; (last - first + 1) as usize];
-        for row in 0..rows {
-            self.decode_unaligned(source, row * columns + first, &mut run, &mut scratch.parts)?;
-            for (column, &value) in (first..).zip(&run) {
-                let element = column * rows + row;
-                if range.contains(&element) {
-                    scratch.numbers[(element - range.start) as usize] = value;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Fills `scratch.importance` with the importance of each element of `range`.
-    fn weigh(&self, range: Range<u64>, scratch: &mut Scratch) -> Result<()> {
-        let Some(importance) = &self.planned.importance else { return Ok(()) };
-        let out = &mut scratch.importance;
-        out.resize((range.end - range.start) as usize, 0.0);
-        let columns = self.planned.shape.last().copied().unwrap_or(1).max(1);
-        let rows = self.planned.shape.iter().rev().nth(1).copied().unwrap_or(1).max(1);
-        let mut done = 0;
-        while done < out.len() {
-            let element = range.start + done as u64;
-            let (expert, column) = (element / (columns * rows), element % columns);
-            let n = ((columns - column) as usize).min(out.len() - done);
-            let above = done.checked_sub(columns as usize).filter(|_| element - columns >= expert * columns * rows);
-            match above {
-                Some(above) => out.copy_within(above..above + n, done),
-                None => importance.read(expert * columns + column, &mut out[done..done + n])?,
-            }
-            done += n;
-        }
-        Ok(())
-    }
-
-    fn encode(&self, backend: &dyn Backend, range: Range<u64>, scratch: &mut Scratch) -> Result<Tally> {
-        scratch.out.resize_with(self.to.parts().len(), Vec::new);
-        let importance = self.planned.importance.is_some().then_some(&scratch.importance[..]);
-        let slab = Slab { known: &self.planned.known, at: range.start, importance };
-        let tally = backend.encode(&*self.to, &slab, &mut scratch.numbers, &mut scratch.out);
-        tally.map_err(|unfit| self.refused(unfit))
-    }
-
-    fn write(&self, sink: &dyn Sink, range: Range<u64>, scratch: &Scratch) -> Result<()> {
-        for (i, part) in self.to.parts().iter().enumerate() {
-            if let Fill::Stream { .. } = part.fill {
-                let bytes = part.encoded(range.clone());
-                debug_assert_eq!(bytes.end - bytes.start, scratch.out[i].len() as u64, "{} {range:?}", part.name);
-                sink.write(self.index, i, bytes.start, &scratch.out[i])?;
-            }
-        }
-        Ok(())
-    }
-
-    fn refused(&self, unfit: Unfit) -> Error {
-        let Unfit { index, value } = unfit;
-        Error::NonFinite { tensor: self.planned.name.clone(), index, value, scheme: self.planned.scheme.to_string() }
-    }
-}
-
-fn overflow(tensor: &str, scheme: Scheme) -> Error {
-    Error::request(format!("tensor '{tensor}': its numbers are so large that the mean of their scales overflows f32, which {scheme} stores"))
-}
-
-/// A scan for schemes that need none: whether every element can be encoded.
-struct TryScan<'a>(&'a Work<'a>);
-
-impl Scan for TryScan<'_> {
-    fn measure(&self, at: u64, x: &mut [f32]) -> std::result::Result<Measured, Unfit> {
-        let mut out = vec![Vec::new(); self.0.to.parts().len()];
-        self.0.to.encode(&Slab::new(&Known::Nothing, at), x, &mut out)?;
-        Ok(Measured::default())
-    }
-
-    fn fold(&mut self, _measured: Measured) {}
-
-    fn finish(self: Box<Self>) -> Option<Known> {
-        Some(Known::Nothing)
-    }
 }
 
 /// Encodes a whole tensor that is in memory: its parts, in order. For tests, tools and small tensors.

@@ -118,6 +118,16 @@ impl Planned {
         }
     }
 
+    /// A tensor as it is stored, seen through a view: to be read, not written.
+    pub fn seen(source: usize, tensor: &Tensor, view: View) -> Planned {
+        let mut planned = Planned::copied(source, tensor, String::new());
+        if view == View::Transposed {
+            planned.shape.reverse();
+        }
+        planned.view = view;
+        planned
+    }
+
     fn copied(source: usize, tensor: &Tensor, reason: String) -> Planned {
         let part = |p: &crate::source::Stored| PlannedPart {
             name: p.name.clone(),

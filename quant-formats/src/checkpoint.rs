@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use quant_core::audit::ErrorStats;
 use quant_core::source::{Source, Tensor};
 use quant_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -187,6 +188,10 @@ pub struct Checkpoint {
     pub notes: Vec<String>,
     /// The checkpoint that was opened, if this one shows its tensors under other names and layouts. It has no inputs of its own.
     pub base: Option<Arc<Checkpoint>>,
+    /// For each tensor the errors that were measured when it was quantized, where the file says; empty if it says nothing.
+    pub errors: Vec<Option<ErrorStats>>,
+    /// The same tensors before they are rounded, if reading this checkpoint rounds them on the way to another type.
+    pub original: Option<Arc<Checkpoint>>,
 }
 
 impl Origin {
@@ -224,6 +229,8 @@ impl Checkpoint {
             origin: None,
             notes: Vec::new(),
             base: None,
+            errors: Vec::new(),
+            original: None,
         }
     }
 

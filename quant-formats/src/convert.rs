@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use quant_core::audit::ErrorStats;
 use quant_core::codec::Tally;
-use quant_core::convert::Pass;
+use quant_core::convert::{Done, Pass};
 use quant_core::plan::{Decision, Plan, Planned, View};
 use quant_core::recipe::NOT_ASKED;
 use quant_core::sink::Observer;
-use quant_core::source::{Role, Tensor};
+use quant_core::source::{Role, Source, Tensor};
 use quant_core::{Dtype, Error, Result, Scheme};
 
 use crate::checkpoint::{At, Checkpoint, Origin, OriginFormat, SideFile};
@@ -250,6 +251,8 @@ fn quantization_config(plan: &Plan, config: &Config) -> Result<String> {
 pub struct Outcome {
     /// For each planned tensor what encoding did beyond rounding.
     pub tallies: Vec<Tally>,
+    /// For each planned tensor its errors, if they were measured and it was encoded.
+    pub errors: Vec<Option<ErrorStats>>,
 }
 
 /// The size of the output in bytes. Exact, except that double quantization writes a few digits whose number is only known
@@ -274,7 +277,7 @@ pub fn size(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Result<u
 }
 
 fn contents<'a>(checkpoint: &'a Checkpoint, request: &'a Request, side_files: &'a [SideFile], origin: Option<&'a Origin>) -> bqt::Contents<'a> {
-    bqt::Contents { checkpoint, recipe: request.recipe_text.as_deref(), metadata: &checkpoint.metadata, side_files, origin }
+    bqt::Contents { checkpoint, recipe: request.recipe_text.as_deref(), metadata: &checkpoint.metadata, side_files, origin, audited: request.audit }
 }
 
 /// How a BQT file says that the original files are written again.
@@ -306,27 +309,29 @@ pub fn run(checkpoint: &Checkpoint, plan: &mut Plan, request: &Request, output: 
     refuse_damaged(checkpoint, observer)?;
     plan.scan(checkpoint, &request.budget, request.keep_unfit, observer).map_err(|e| e.of(&checkpoint.path))?;
     let pass = Pass::new(checkpoint, plan, &request.budget)?;
+    let original = checkpoint.original.as_deref().map(|original| original as &dyn Source);
+    let pass = if request.audit { pass.audited(plan, original) } else { pass };
     let beside = side_files(checkpoint, plan, request)?;
-    let tallies = if request.target == Target::Bqt {
+    let Done { tallies, errors } = if request.target == Target::Bqt {
         let origin = bqt_origin(checkpoint)?;
         let contents = contents(checkpoint, request, &beside, origin.as_ref());
         let writer = bqt::Writer::create(output, plan, &contents, request.force, &checkpoint.identities()?)?;
-        let tallies = pass.run(plan, &writer, observer)?;
+        let done = pass.run(plan, &writer, observer)?;
         let digests = pass.install(|| bqt::hash_sources(checkpoint, plan, observer))?;
         check_unchanged(checkpoint, request)?;
-        writer.finish(&digests)?;
-        tallies
+        writer.finish(&digests, &done.errors)?;
+        done
     } else {
         let writer = match request.target {
             Target::Gguf | Target::GgufSet => gguf_writer(checkpoint, plan, request, output)?,
             _ => safetensors_writer(checkpoint, plan, request, output, &beside)?,
         };
-        let tallies = pass.run(plan, &writer, observer)?;
+        let done = pass.run(plan, &writer, observer)?;
         check_unchanged(checkpoint, request)?;
         writer.finish()?;
-        tallies
+        done
     };
-    Ok(Outcome { tallies })
+    Ok(Outcome { tallies, errors })
 }
 
 /// Checks that nothing that was read has changed meanwhile.

@@ -20,6 +20,7 @@
 
 #![warn(clippy::unwrap_used)]
 
+pub mod audit;
 pub mod bnb;
 pub mod bqt;
 pub mod checkpoint;

@@ -82,6 +82,8 @@ pub struct Request {
     pub force: bool,
     /// Whether tensors with NaN or infinities are kept as they are instead of refused.
     pub keep_unfit: bool,
+    /// Whether the errors of what is encoded are measured.
+    pub audit: bool,
     /// Memory and threads.
     pub budget: Budget,
 }
@@ -102,6 +104,7 @@ impl Request {
             keep_split: false,
             force: false,
             keep_unfit: false,
+            audit: false,
             budget: Budget::default(),
         }
     }

@@ -30,6 +30,11 @@ pub(super) trait Kernel: Send + Sync {
     /// The numbers of a piece of a group. `tables` are the whole parts, which hold any codebook.
     fn dequantize(&self, params: [f32; 2], tables: &[&[u8]], codes: &[u8], out: &mut [f32]);
 
+    /// The step between neighbouring values of a group, if they are evenly spaced.
+    fn step(&self, _params: [f32; 2]) -> Option<f32> {
+        None
+    }
+
     /// The bytes of the whole part `name`.
     fn table(&self, _name: &str) -> Vec<u8> {
         Vec::new()
@@ -133,8 +138,7 @@ impl<K: Kernel> Groups<K> {
         let tables = &parts[1 + K::PARAMS..];
         let first = at / self.group;
         for (group, piece) in self.pieces(at, out.len()) {
-            let i = (group - first) as usize;
-            let params = [f32_at(parts[1], i), if K::PARAMS == 2 { f32_at(parts[2], i) } else { 0.0 }];
+            let params = stored_params::<K>(parts, (group - first) as usize);
             self.kernel.dequantize(params, tables, &codes[piece.clone()], &mut out[piece]);
         }
     }
@@ -219,6 +223,21 @@ impl<K: Kernel> Codec for Groups<K> {
             codec.decode_here(at, parts, out);
         });
     }
+
+    fn noise(&self, at: u64, n: usize, parts: &[&[u8]]) -> Option<f64> {
+        let first = at / self.group;
+        let of_piece = |(group, piece): (u64, Range<usize>)| {
+            let step = f64::from(self.kernel.step(stored_params::<K>(parts, (group - first) as usize))?);
+            Some(piece.len() as f64 * (step * step / 12.0))
+        };
+        self.pieces(at, n).try_fold(0.0, |sum, piece| Some(sum + of_piece(piece)?))
+    }
+}
+
+/// The parameters of a group, as stored in parts that begin with those of the first group wanted.
+#[inline(always)]
+fn stored_params<K: Kernel>(parts: &[&[u8]], group: usize) -> [f32; 2] {
+    [f32_at(parts[1], group), if K::PARAMS == 2 { f32_at(parts[2], group) } else { 0.0 }]
 }
 
 /// Finds the statistics of groups that do not fit a slab.

@@ -78,4 +78,8 @@ impl Kernel for Int8 {
             *w = f32::from(code as i8) * scb * INV_127;
         }
     }
+
+    fn step(&self, [scb, _]: [f32; 2]) -> Option<f32> {
+        Some(scb * INV_127)
+    }
 }

@@ -100,6 +100,10 @@ impl Kernel for Affine {
             *w = scale * f32::from(code) + min;
         }
     }
+
+    fn step(&self, [scale, _]: [f32; 2]) -> Option<f32> {
+        Some(scale)
+    }
 }
 
 /// Symmetric: the parameter is the scale.
@@ -144,5 +148,9 @@ impl Kernel for Absmax {
         for (w, &code) in out.iter_mut().zip(codes) {
             *w = scale * f32::from((code << shift) as i8 >> shift);
         }
+    }
+
+    fn step(&self, [scale, _]: [f32; 2]) -> Option<f32> {
+        Some(scale)
     }
 }

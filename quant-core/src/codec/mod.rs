@@ -50,6 +50,12 @@ pub trait Codec: Send + Sync {
     ///
     /// `parts` has one slice a part: the bytes of [`Part::decoded`]`(at..at + out.len())`, or the whole part.
     fn decode(&self, at: u64, parts: &[&[u8]], out: &mut [f32]);
+
+    /// Σs²/12 over the `n` elements from `at` on, s being the step between neighbouring values of an element: the squared error
+    /// of rounding that is spread evenly over the steps. None if values are not evenly spaced. `parts` as for decoding.
+    fn noise(&self, _at: u64, _n: usize, _parts: &[&[u8]]) -> Option<f64> {
+        None
+    }
 }
 
 /// What an encoder is told about a slab beside its numbers.
@@ -217,7 +223,7 @@ impl Columns {
         self.0.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
-    fn insert(&mut self, column: u64) {
+    pub(crate) fn insert(&mut self, column: u64) {
         let column = column.min(Columns::LIMIT);
         let word = (column / 64) as usize;
         if self.0.len() <= word {
@@ -226,7 +232,7 @@ impl Columns {
         self.0[word] |= 1 << (column % 64);
     }
 
-    fn merge(&mut self, other: &Columns) {
+    pub(crate) fn merge(&mut self, other: &Columns) {
         if self.0.len() < other.0.len() {
             self.0.resize(other.0.len(), 0);
         }

@@ -10,6 +10,7 @@ use serde::de::{self, DeserializeOwned};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::ALIGN;
+use super::errors::ErrorEntry;
 use super::hash::Digest;
 use super::header::{HEADER, Header, INDEX_LIMIT, SUMMED};
 use super::json::{self, Distinct, Metadata, Object, Required};
@@ -51,6 +52,8 @@ pub(super) struct TensorEntry {
     pub(super) dtype: String,
     #[serde(default, deserialize_with = "json::maybe_object")]
     pub(super) source: Option<SourceEntry>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::maybe_object")]
+    pub(super) error: Option<ErrorEntry>,
     #[serde(deserialize_with = "json::objects")]
     pub(super) parts: Vec<PartEntry>,
 }
@@ -196,8 +199,16 @@ impl Index {
     /// # Errors
     /// If it is longer than readers take.
     pub(super) fn bytes(&self, path: &Path) -> Result<Vec<u8>> {
+        self.bytes_of(path, 0)
+    }
+
+    /// The same, at least `least` bytes.
+    ///
+    /// # Errors
+    /// If it is longer than readers take.
+    pub(super) fn bytes_of(&self, path: &Path, least: u64) -> Result<Vec<u8>> {
         let mut text = serde_json::to_vec(self).map_err(|e| Error::file(path, format!("cannot write the index: {e}")))?;
-        let len = (HEADER + text.len() as u64).next_multiple_of(ALIGN) - HEADER;
+        let len = (HEADER + text.len() as u64).next_multiple_of(ALIGN).max(HEADER + least) - HEADER;
         if len > INDEX_LIMIT {
             return Err(Error::request(format!("an index of {len} bytes is more than the {INDEX_LIMIT} that a BQT file may have")));
         }

@@ -4,6 +4,7 @@ use quant_core::error::Printable;
 use quant_core::plan::{Plan, Planned, PlannedPart};
 use quant_core::{Error, Result};
 
+use super::errors::ErrorEntry;
 use super::hash::Digest;
 use super::index::{Extent, FORMAT, FileEntry, Index, OriginEntry, OriginFileEntry, OriginIndexEntry, PartEntry, SourceEntry, TensorEntry};
 use super::json::{KEYS_LIMIT, Metadata, RANK_LIMIT, Required};
@@ -23,6 +24,8 @@ pub struct Contents<'a> {
     pub side_files: &'a [SideFile],
     /// How the original files are written again. Stored only if the plan copies every tensor.
     pub origin: Option<&'a Origin>,
+    /// Whether room is left for the errors of what is encoded.
+    pub audited: bool,
 }
 
 impl<'a> Contents<'a> {
@@ -93,12 +96,17 @@ fn tensor_entry(planned: &Planned, contents: &Contents<'_>, origin: Option<&Orig
         place: place_of(i).map(|place| (place.file, place.offset)),
     };
     let source = &contents.checkpoint.tensors[planned.source];
+    let error = match planned.copied {
+        true => contents.checkpoint.errors.get(planned.source).and_then(Option::as_ref).and_then(ErrorEntry::of),
+        false => contents.audited.then_some(ErrorEntry::LONGEST),
+    };
     TensorEntry {
         name: planned.name.clone(),
         shape: planned.shape.clone(),
         scheme: planned.scheme.to_string(),
         dtype: planned.dtype.name().into(),
         source: Some(SourceEntry { name: source.name.clone(), scheme: source.scheme.to_string(), sha256: Digest::default() }),
+        error,
         parts: planned.parts.iter().enumerate().map(part).collect(),
     }
 }

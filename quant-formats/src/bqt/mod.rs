@@ -13,6 +13,7 @@
 mod affected;
 mod check;
 mod chunks;
+mod errors;
 mod hash;
 mod header;
 mod index;

@@ -1,9 +1,11 @@
 //! Opening a BQT file.
 
 use quant_core::Result;
+use quant_core::audit::ErrorStats;
 
 use super::hash::Digest;
 use super::header::Header;
+use super::errors::ErrorEntry;
 use super::index::{Extent, Index, OriginEntry, PartEntry, SourceEntry, TensorEntry};
 use crate::checkpoint::{At, Checkpoint, Format, Gap, Origin, OriginFile, OriginFormat, Place, SideFile};
 use crate::gguf::{self, Entry};
@@ -36,7 +38,17 @@ pub fn open(input: Input) -> Result<Checkpoint> {
         side_files,
         notes: Vec::new(),
         base: None,
+        errors: errors_of(&index.tensors),
+        original: None,
     })
+}
+
+/// The errors that the file tells of; empty if of no tensor.
+fn errors_of(tensors: &[TensorEntry]) -> Vec<Option<ErrorStats>> {
+    if tensors.iter().all(|tensor| tensor.error.is_none()) {
+        return Vec::new();
+    }
+    tensors.iter().map(|tensor| tensor.error.as_ref().map(ErrorEntry::stats)).collect()
 }
 
 fn at(extent: &Extent, base: u64) -> At {

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use quant_core::audit::ErrorStats;
 use quant_core::plan::{PartFill, Plan};
 use quant_core::sink::Sink;
 use quant_core::{Error, Result};
 
 use super::PIECE;
 use super::chunks::Chunks;
+use super::errors::ErrorEntry;
 use super::hash::Digest;
 use super::header::HEADER;
 use super::index::{Index, header_of};
@@ -21,6 +23,8 @@ pub struct Writer {
     target: PathBuf,
     staged: Staged,
     index: Index,
+    /// Bytes that the index has in the file.
+    index_len: u64,
     data_len: u64,
     /// One for each extent, in the order of [`Index::extents`].
     slots: Vec<Slot>,
@@ -66,12 +70,13 @@ impl Writer {
     ) -> Result<Writer> {
         let (index, data_len) = lay_out(plan, contents, chunk_bytes)?;
         index.check(target, data_len)?;
-        let data_start = HEADER + index.bytes(target)?.len() as u64;
+        let index_len = index.bytes(target)?.len() as u64;
+        let data_start = HEADER + index_len;
         let staged = Staged::file(target, data_start + data_len, force, inputs)?;
         let slot = |extent: &super::index::Extent| Slot { offset: data_start + extent.offset, chunks: Chunks::new(extent.bytes, chunk_bytes) };
         let slots = index.extents().into_iter().map(|(_, extent)| slot(extent)).collect();
         let first = index.tensors.iter().scan(0, |next, tensor| Some(std::mem::replace(next, *next + tensor.parts.len()))).collect();
-        let writer = Writer { target: target.into(), staged, index, data_len, slots, first };
+        let writer = Writer { target: target.into(), staged, index, index_len, data_len, slots, first };
         writer.write_given(plan)?;
         writer.write_files(plan, contents)?;
         Ok(writer)
@@ -121,23 +126,25 @@ impl Writer {
 
     /// Checks that every byte came, writes index and header, and gives the file its name.
     ///
-    /// `digests` are those of [`super::hash_sources`], one a tensor.
+    /// `digests` are those of [`super::hash_sources`], one a tensor. `errors` are those that were measured, one a tensor, or none.
     ///
     /// # Errors
     /// If bytes are missing, or the system refuses.
-    pub fn finish(mut self, digests: &[Digest]) -> Result<()> {
+    pub fn finish(mut self, digests: &[Digest], errors: &[Option<ErrorStats>]) -> Result<()> {
         if digests.len() != self.index.tensors.len() {
             return Err(Error::file(&self.target, format!("found {} digests for {} tensors", digests.len(), self.index.tensors.len())));
         }
         for (source, digest) in self.index.tensors.iter_mut().zip(digests).filter_map(|(tensor, digest)| Some((tensor.source.as_mut()?, digest))) {
             source.sha256 = *digest;
         }
+        let measured = self.index.tensors.iter_mut().zip(errors).filter_map(|(tensor, stats)| Some((tensor, stats.as_ref()?)));
+        measured.for_each(|(tensor, stats)| tensor.error = ErrorEntry::of(stats));
         let mut sums = Vec::with_capacity(self.slots.len());
         for (slot, Slot { chunks, .. }) in std::mem::take(&mut self.slots).into_iter().enumerate() {
             sums.push(chunks.finish().map_err(|missing| self.misuse(slot, &format!("was never given byte {missing}")))?);
         }
         self.index.extents_mut().zip(sums).for_each(|(extent, sums)| extent.crc32.0 = sums);
-        let index = self.index.bytes(&self.target)?;
+        let index = self.index.bytes_of(&self.target, self.index_len)?;
         self.staged.write_at(0, HEADER, &index)?;
         self.staged.write_at(0, 0, &header_of(&index, self.data_len).bytes())?;
         self.staged.commit()

@@ -28,6 +28,8 @@ pub struct ToGguf {
     pub is_rounded: bool,
     /// No tensors.
     pub vocab_only: bool,
+    /// No tokenizer: the tensors are to be looked at, not written.
+    pub tensors_only: bool,
     /// `general.name`.
     pub model_name: Option<String>,
     /// A JSON file of metadata that comes before that of the model.
@@ -81,14 +83,14 @@ pub fn to_gguf(base: Checkpoint, wanted: &ToGguf) -> Result<Mapped> {
         Outtype::Auto => auto(&base, family, &h),
     };
     let mut checkpoint = Checkpoint { notes, ..Checkpoint::empty(Format::Gguf, &base.path) };
-    let mut schemes = Vec::new();
     let counts = metadata::counts(outputs.iter().map(|o| (o.name.as_str(), &o.shape[..])));
-    for output in outputs {
-        let scheme = types::scheme_of(family, &output.name, &output.shape, scheme);
-        let (tensor, place, scheme) = shown(&base, output, scheme, wanted.is_rounded)?;
-        checkpoint.tensors.push(tensor);
-        checkpoint.places.push(vec![place]);
-        schemes.push(scheme);
+    let wanted_of = |output: &Output| types::scheme_of(family, &output.name, &output.shape, scheme);
+    let schemes = show(&mut checkpoint, &base, outputs, &wanted_of, wanted.is_rounded)?;
+    if wanted.is_rounded {
+        let mut original = Checkpoint { base: Some(base.clone()), ..Checkpoint::empty(Format::Gguf, &base.path) };
+        show(&mut original, &base, self::outputs(&base, family, &h, &mut Vec::new())?, &wanted_of, false)?;
+        let is_same = original.tensors.iter().zip(&checkpoint.tensors).all(|(a, b)| a.scheme == b.scheme);
+        checkpoint.original = (!is_same).then(|| Arc::new(original));
     }
     let has = |ty| schemes.contains(&Scheme::Ggml(ty));
     let file_type = match scheme {
@@ -105,6 +107,25 @@ pub fn to_gguf(base: Checkpoint, wanted: &ToGguf) -> Result<Mapped> {
     checkpoint.base = Some(base);
     crate::open::settle(&mut checkpoint)?;
     Ok(Mapped { checkpoint, schemes })
+}
+
+/// Shows the tensors of a model in `checkpoint`. Returns the scheme that each is to have.
+fn show(
+    checkpoint: &mut Checkpoint,
+    base: &Arc<Checkpoint>,
+    outputs: Vec<Output>,
+    wanted: &dyn Fn(&Output) -> Scheme,
+    is_rounded: bool,
+) -> Result<Vec<Scheme>> {
+    let mut schemes = Vec::with_capacity(outputs.len());
+    for output in outputs {
+        let scheme = wanted(&output);
+        let (tensor, place, scheme) = shown(base, output, scheme, is_rounded)?;
+        checkpoint.tensors.push(tensor);
+        checkpoint.places.push(vec![place]);
+        schemes.push(scheme);
+    }
+    Ok(schemes)
 }
 
 /// The error for a folder that has nothing to say what its tensors mean.
@@ -153,9 +174,11 @@ fn kv(
     (family.keys)(h, &mut keys)?;
     keys.u32("general.quantization_version", QUANTIZATION_VERSION);
     let options = tokenizer::Options { pre: wanted.pre.as_deref() };
-    let (tokens, more) = tokenizer::entries(base, h, family.vocab, &options)?;
-    tokens.into_iter().for_each(|entry| keys.put(entry));
-    notes.extend(more);
+    if !wanted.tensors_only {
+        let (tokens, more) = tokenizer::entries(base, h, family.vocab, &options)?;
+        tokens.into_iter().for_each(|entry| keys.put(entry));
+        notes.extend(more);
+    }
     Ok((keys.into_entries(), notes))
 }
 

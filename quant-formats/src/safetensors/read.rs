@@ -281,6 +281,8 @@ impl Model {
             origin: (!in_subfolders).then_some(self.origin),
             notes: self.notes,
             base: None,
+            errors: Vec::new(),
+            original: None,
         };
         crate::open::settle(&mut checkpoint)?;
         Ok(checkpoint)

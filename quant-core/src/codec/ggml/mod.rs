@@ -26,9 +26,11 @@ mod q4_k;
 mod q5_k;
 mod q6_k;
 mod search;
+mod steps;
 mod ternary;
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use block::{Blocks, Weights};
 
@@ -178,6 +180,14 @@ impl<B: Blocks> Codec for Ggml<B> {
         widest!(<B: Blocks>(skip: usize = (at % B::LEN as u64) as usize, bytes: &[u8] = parts[0], out: &mut [f32] = out, _of: PhantomData<B> = PhantomData::<B>) -> () {
             decode_from::<B>(skip, bytes, out);
         });
+    }
+
+    fn noise(&self, at: u64, n: usize, parts: &[&[u8]]) -> Option<f64> {
+        let codes = steps::codes_of(self.ty)?;
+        let skip = (at % B::LEN as u64) as usize;
+        Some(widest!(<B: Blocks>(codes: &steps::Codes = codes, wanted: Range<usize> = skip..skip + n, bytes: &[u8] = parts[0], _of: PhantomData<B> = PhantomData::<B>) -> f64 {
+            steps::noise::<B>(codes, wanted, bytes)
+        }))
     }
 }
 

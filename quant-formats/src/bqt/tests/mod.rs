@@ -71,6 +71,8 @@ fn checkpoint(tensors: Vec<(Tensor, Vec<At>)>) -> Checkpoint {
         origin: None,
         notes: vec![],
         base: None,
+            errors: Vec::new(),
+            original: None,
     }
 }
 
@@ -100,7 +102,7 @@ fn write(checkpoint: &Checkpoint, plan: &Plan, folder: &Path, chunk: u64) -> Pat
     let target = folder.join("model.bqt");
     let writer = Writer::create_chunked(&target, plan, &contents(checkpoint), true, &[], chunk).unwrap();
     Pass::new(checkpoint, plan, &Budget::default()).unwrap().run(plan, &writer, &()).unwrap();
-    writer.finish(&hash_sources(checkpoint, plan, &()).unwrap()).unwrap();
+    writer.finish(&hash_sources(checkpoint, plan, &()).unwrap(), &[]).unwrap();
     target
 }
 

@@ -144,7 +144,7 @@ fn a_byte_that_comes_twice_or_never_is_an_error() {
     assert!(writer.write(0, 0, 399, &[0; 2]).is_err());
     assert!(writer.write(0, 1, 0, &[0]).is_err());
     assert!(writer.write(1, 0, 0, &[0]).is_err());
-    assert!(writer.finish(&digests).unwrap_err().to_string().contains("was never given byte 399"));
+    assert!(writer.finish(&digests, &[]).unwrap_err().to_string().contains("was never given byte 399"));
     assert!(create().finish(&[]).is_err());
     assert!(!folder.path().join("x").exists());
 }
@@ -160,7 +160,7 @@ fn the_bytes_do_not_depend_on_threads_or_slabs() {
         let writer = Writer::create(&target, &plan, &contents(&made), false, &[]).unwrap();
         let budget = Budget { threads, slab, ..Budget::default() };
         Pass::new(&made, &plan, &budget).unwrap().run(&plan, &writer, &()).unwrap();
-        writer.finish(&hash_sources(&made, &plan, &()).unwrap()).unwrap();
+        writer.finish(&hash_sources(&made, &plan, &()).unwrap(), &[]).unwrap();
         files.push(std::fs::read(target).unwrap());
     }
     assert!(files.windows(2).all(|pair| pair[0] == pair[1]));

@@ -1,0 +1,156 @@
+//! `--fail-if`: conditions on figures.
+
+use quant_core::recipe::pattern;
+use quant_core::{Error, Result};
+use regex::Regex;
+use serde_json::Value;
+
+use super::report::{Failed, Metrics, Report, TensorRow, Weights};
+
+/// What the whole model is called in a condition.
+const MODEL: &str = "model";
+/// Figures that are infinite where there is none: there is no error, or there are no weights to compare it with.
+const INFINITE: [&str; 2] = ["sqnr_db", "relative_error"];
+
+/// A condition, such as `ffn_down:sqnr_db<20`.
+pub struct Condition {
+    text: String,
+    subject: Subject,
+    metric: &'static str,
+    is_met: fn(f64, f64) -> bool,
+    limit: f64,
+}
+
+enum Subject {
+    Model,
+    Any,
+    Matching(Regex),
+}
+
+impl Condition {
+    /// Reads `[PATTERN:]METRIC<VALUE`, with `<=`, `>`, `>=` too.
+    ///
+    /// # Errors
+    /// If it is none, or there is no such metric, with those that there are.
+    pub fn parse(text: &str) -> Result<Condition> {
+        let bad = |problem: String| Error::request(format!("--fail-if '{text}': {problem}"));
+        let operators: [(&str, fn(f64, f64) -> bool); 4] = [("<=", |a, b| a <= b), (">=", |a, b| a >= b), ("<", |a, b| a < b), (">", |a, b| a > b)];
+        // Patterns may have these characters too, so the last of them counts.
+        let at = text.rfind(['<', '>']).ok_or_else(|| bad("needs METRIC<VALUE or METRIC>VALUE".into()))?;
+        let (operator, is_met) = operators.into_iter().find(|(operator, _)| text[at..].starts_with(operator)).unwrap_or(operators[2]);
+        let (left, limit) = (text[..at].trim(), text[at + operator.len()..].trim());
+        let limit = limit.parse::<f64>().ok().filter(|v| !v.is_nan()).ok_or_else(|| bad(format!("'{limit}' is not a number")))?;
+        let (subject, name) = match left.rsplit_once(':') {
+            None => (Subject::Any, left),
+            Some((MODEL, name)) => (Subject::Model, name),
+            Some((text, name)) => (Subject::Matching(pattern(text).map_err(|e| bad(e.to_string()))?), name),
+        };
+        let known = Metrics::NAMES.iter().chain(Weights::NAMES).copied();
+        let metric = known.clone().find(|known| *known == name.trim());
+        let metric = metric.ok_or_else(|| bad(format!("'{name}' is no metric; there are {}", known.collect::<Vec<_>>().join(", "))))?;
+        if matches!(subject, Subject::Model) && Weights::NAMES.contains(&metric) {
+            return Err(bad(format!("{metric} is a figure of single tensors")));
+        }
+        Ok(Condition { text: text.into(), subject, metric, is_met, limit })
+    }
+
+    /// Where it holds in a report.
+    ///
+    /// # Errors
+    /// If the metric was not measured.
+    pub fn of(&self, report: &Report) -> Result<Vec<Failed>> {
+        let mut failed = Vec::new();
+        let mut seen = false;
+        for scheme in &report.schemes {
+            let failure = |tensor: &str, value: f64| Failed {
+                condition: self.text.clone(),
+                scheme: scheme.scheme.clone(),
+                tensor: tensor.into(),
+                metric: self.metric,
+                value: value.is_finite().then_some(value),
+            };
+            if let Subject::Model = self.subject {
+                let value = self.value(&scheme.model, None)?;
+                seen |= value.is_some();
+                failed.extend(value.filter(|v| (self.is_met)(*v, self.limit)).map(|v| failure(MODEL, v)));
+                continue;
+            }
+            for row in scheme.tensors.iter().filter(|row| self.concerns(row)) {
+                let value = self.value(&row.metrics, Some(&row.weights))?;
+                seen |= value.is_some();
+                failed.extend(value.filter(|v| (self.is_met)(*v, self.limit)).map(|v| failure(&row.name, v)));
+            }
+        }
+        match seen {
+            true => Ok(failed),
+            false => Err(Error::request(format!("--fail-if '{}': {}", self.text, self.why_unseen()))),
+        }
+    }
+
+    fn concerns(&self, row: &TensorRow) -> bool {
+        match &self.subject {
+            Subject::Matching(pattern) => pattern.is_match(&row.name),
+            _ => true,
+        }
+    }
+
+    /// The figure; none if it was not measured.
+    fn value(&self, metrics: &Metrics, weights: Option<&Weights>) -> Result<Option<f64>> {
+        let json = |e: serde_json::Error| Error::request(format!("cannot look at the figures: {e}"));
+        let mut value = serde_json::to_value(metrics).map_err(json)?.get(self.metric).cloned();
+        if let (None, Some(weights)) = (&value, weights) {
+            value = serde_json::to_value(weights).map_err(json)?.get(self.metric).cloned();
+        }
+        Ok(match value {
+            Some(Value::Number(n)) => n.as_f64(),
+            Some(Value::Null) if INFINITE.contains(&self.metric) => Some(f64::INFINITY),
+            _ => None,
+        })
+    }
+
+    fn why_unseen(&self) -> String {
+        match (self.metric, &self.subject) {
+            ("output_error", _) => "the metric needs --imatrix with entries for these tensors".into(),
+            ("activation_error", _) => "the metric needs --activations with entries for these tensors".into(),
+            ("spectral_norm", _) => "the metric needs --spectral, and single tensors".into(),
+            (_, Subject::Matching(pattern)) => format!("the pattern '{pattern}' matches no tensor with this metric"),
+            (metric, _) => format!("nothing here has {metric}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_read() {
+        for text in ["sqnr_db<20", "ffn_(up|down):rmse >= 1e-3", "model:relative_error>0.1", "(?<x>a):cosine<=0.9", "kurtosis>9"] {
+            assert!(Condition::parse(text).is_ok(), "{text}");
+        }
+        for text in ["", "sqnr_db", "sqnr_db<x", "sqnr<20", "sqnr_db<nan", "(:rmse<1", "model:zeros>1"] {
+            assert!(Condition::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_names_are_those_of_the_json() {
+        let stats = quant_core::audit::ErrorStats::default();
+        let measured = super::super::build::Measured {
+            name: "x".into(),
+            shape: vec![1],
+            from: String::new(),
+            to: String::new(),
+            role: quant_core::source::Role::Other,
+            bytes: 4,
+            stats,
+        };
+        let row = super::super::build::scheme(None, vec![measured]).tensors.remove(0);
+        let keys = |value: Value| value.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>();
+        let names = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect::<std::collections::BTreeSet<_>>();
+        let mut metrics = keys(serde_json::to_value(&row.metrics).unwrap());
+        ["exact", "max_abs_index"].iter().for_each(|key| assert!(metrics.remove(*key)));
+        assert_eq!(metrics, names(Metrics::NAMES));
+        assert_eq!(keys(serde_json::to_value(&row.weights).unwrap()), names(Weights::NAMES));
+    }
+}

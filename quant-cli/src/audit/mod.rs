@@ -1,0 +1,204 @@
+//! `quant audit`: what did quantization cost.
+
+pub mod args;
+pub mod build;
+mod csv;
+mod gate;
+mod html;
+pub mod report;
+mod stored;
+pub mod table;
+pub mod tried;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Instant;
+
+use quant_core::audit::{Audit, ErrorStats};
+use quant_core::convert::Budget;
+use quant_core::recipe::pattern;
+use quant_core::source::Tensor;
+use quant_core::{Error, Result};
+use quant_formats::audit::{self, Beside, Pairing};
+use quant_formats::gguf::imatrix::ImportanceMatrix;
+use quant_formats::output::Staged;
+use regex::Regex;
+
+use crate::progress::Progress;
+use crate::report::{FAILED, Outcome, complain, complain_in_json, note};
+use args::AuditArgs;
+use build::Measured;
+use gate::Condition;
+use report::{Report, SchemeReport, Skipped};
+
+/// The exit code when a condition of `--fail-if` holds.
+const GATED: u8 = 1;
+/// The version of the form of `--json`.
+const VERSION: u32 = 1;
+
+/// What the ways of measuring share.
+pub struct Session<'a> {
+    pub args: &'a AuditArgs,
+    pub audit: Audit,
+    pub budget: Budget,
+    pub beside: Beside,
+    pub only: Option<Regex>,
+    pub progress: Progress,
+}
+
+/// Runs the command.
+pub fn run(args: &AuditArgs) -> Result<Outcome> {
+    let begin = Instant::now();
+    let conditions = args.fail_if.iter().map(|text| Condition::parse(text)).collect::<Result<Vec<_>>>()?;
+    let session = Session::new(args)?;
+    let mut report = match (&args.candidate, &args.types[..]) {
+        (Some(candidate), _) => session.pair(candidate)?,
+        (None, []) => stored::report(args)?,
+        (None, _) => session.tried()?,
+    };
+    session.progress.finish();
+    for condition in &conditions {
+        report.failed.extend(condition.of(&report)?);
+    }
+    report.seconds = begin.elapsed().as_secs_f64();
+    if let Some(path) = &args.html {
+        write_page(path, &html::page(&report), args)?;
+    }
+    let text = match (args.json, args.csv) {
+        (true, _) => crate::report::json(&report)?,
+        (_, true) => csv::text(&report),
+        _ => table::text(&report, args.all),
+    };
+    if !args.json {
+        report.notes.iter().for_each(|text| note(text));
+    }
+    Ok(Outcome { text, exit: exit(&report, args) })
+}
+
+/// The exit code; what could not be compared is said on stderr.
+fn exit(report: &Report, args: &AuditArgs) -> u8 {
+    let lacking = report.missing.iter().map(|name| format!("'{name}' is missing in the candidate"));
+    let extra = report.extra.iter().map(|name| format!("'{name}' is only in the candidate"));
+    let one_sided: Vec<String> = if args.partial { Vec::new() } else { lacking.chain(extra).collect() };
+    let problems: Vec<&String> = report.problems.iter().chain(&one_sided).collect();
+    let Some(first) = problems.first() else { return if report.failed.is_empty() { 0 } else { GATED } };
+    let more = if problems.len() > 1 { format!(", and {} more; the report lists them", problems.len() - 1) } else { String::new() };
+    let advice = if report.problems.is_empty() { " (--partial accepts that)" } else { "" };
+    let error = Error::request(format!("not everything could be compared: {first}{more}{advice}"));
+    if args.json { complain_in_json(&error) } else { complain(&error) }
+    FAILED
+}
+
+fn write_page(path: &Path, page: &str, args: &AuditArgs) -> Result<()> {
+    let mut inputs = Vec::new();
+    for input in [Some(&args.reference), args.candidate.as_ref(), args.imatrix.as_ref(), args.activations.as_ref()].into_iter().flatten() {
+        inputs.push(quant_formats::input::Identity::of(input)?);
+    }
+    let staged = Staged::file(path, page.len() as u64, args.force, &inputs)?;
+    staged.write_at(0, 0, page.as_bytes())?;
+    staged.commit()
+}
+
+/// A report with nothing in it yet.
+fn empty(args: &AuditArgs, names: &'static str) -> Report {
+    Report {
+        version: VERSION,
+        reference: args.reference.display().to_string(),
+        candidate: args.candidate.as_ref().map(|path| path.display().to_string()),
+        names,
+        schemes: Vec::new(),
+        skipped: Vec::new(),
+        missing: Vec::new(),
+        extra: Vec::new(),
+        problems: Vec::new(),
+        failed: Vec::new(),
+        notes: Vec::new(),
+        seconds: 0.0,
+    }
+}
+
+impl<'a> Session<'a> {
+    fn new(args: &'a AuditArgs) -> Result<Session<'a>> {
+        let only = args.only.as_deref().map(|text| pattern(text).map_err(|e| Error::request(format!("--only: {e}")))).transpose()?;
+        let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+        let budget = Budget { memory: args.memory, threads, ..Budget::default() };
+        let beside = Beside {
+            importance: args.imatrix.as_deref().map(|path| ImportanceMatrix::open(path, args.io.into())).transpose()?,
+            activations: args.activations.as_deref().map(|path| audit::open_activations(path, args.io.into())).transpose()?,
+        };
+        Ok(Session { args, audit: Audit::new(&budget, args.spectral)?, budget, beside, only, progress: Progress::default() })
+    }
+
+    /// Whether a tensor of this name is wanted.
+    pub fn is_wanted(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.is_match(name))
+    }
+
+    /// Compares two models.
+    fn pair(&self, candidate: &Path) -> Result<Report> {
+        let open = |path: &Path| quant_formats::open(path, quant_formats::Opening { io: self.args.io.into(), ..Default::default() });
+        let (reference, candidate) = (open(&self.args.reference)?, open(candidate)?);
+        let mut pairing = audit::pair(reference, candidate, self.args.imatrix.is_some())?;
+        self.narrow(&mut pairing)?;
+        let stats = self.audit.run(&pairing.subjects(&self.beside)?, &self.progress)?;
+        pairing.reference.check_unchanged()?;
+        pairing.candidate.check_unchanged()?;
+        let mut report = empty(self.args, pairing.names);
+        let measured = |(pair, stats): (&audit::Pair, ErrorStats)| {
+            let (tensor, other) = (&pairing.reference.tensors[pair.reference], &pairing.candidate.tensors[pair.candidate]);
+            measured(tensor, other.stored_as(), other.stored_bytes(), stats)
+        };
+        let measured: Vec<Measured> = pairing.pairs.iter().zip(stats).map(measured).collect();
+        self.finish(&mut report, vec![build_scheme(None, measured)]);
+        report.problems.extend(std::mem::take(&mut pairing.problems));
+        report.skipped = pairing.skipped.iter().map(|(name, reason)| Skipped { name: name.clone(), reason: reason.clone() }).collect();
+        report.missing = pairing.missing.clone();
+        report.extra = pairing.extra.clone();
+        report.notes.extend(pairing.reference.notes.iter().map(|text| format!("reference: {text}")));
+        report.notes.extend(pairing.candidate.notes.iter().map(|text| format!("candidate: {text}")));
+        Ok(report)
+    }
+
+    /// Leaves out of a pairing what `--only` does not name.
+    fn narrow(&self, pairing: &mut Pairing) -> Result<()> {
+        let Some(only) = &self.only else { return Ok(()) };
+        let Pairing { reference, candidate, pairs, skipped, missing, extra, problems, .. } = pairing;
+        pairs.retain(|pair| only.is_match(&reference.tensors[pair.reference].name));
+        skipped.retain(|(name, _)| only.is_match(name));
+        [missing, extra].into_iter().for_each(|names| names.retain(|name| only.is_match(name)));
+        problems.retain(|problem| reference.tensors.iter().chain(&candidate.tensors).any(|t| only.is_match(&t.name) && problem.contains(&format!("'{}'", t.name))));
+        if pairs.is_empty() && problems.is_empty() {
+            return Err(Error::request(format!("--only '{only}' matches no tensor that both have")));
+        }
+        Ok(())
+    }
+
+    /// Puts what was measured into a report, with what it says about numbers that are not finite and about options of no use.
+    fn finish(&self, report: &mut Report, schemes: Vec<SchemeReport>) {
+        let mut names = BTreeSet::new();
+        for scheme in &schemes {
+            for row in &scheme.tensors {
+                names.insert(row.name.as_str());
+                if row.weights.non_finite > 0 {
+                    report.problems.push(format!("'{}' has {} pairs with a NaN or an infinity", row.name, row.weights.non_finite));
+                }
+            }
+        }
+        report.notes.extend(self.beside.unused(&names).into_iter().map(|name| format!("--activations: '{name}' belongs to no tensor that is compared")));
+        if self.args.imatrix.is_some() && schemes.iter().all(|s| s.model.output_error.is_none()) {
+            report.notes.push("--imatrix: it has entries for none of these tensors; its names are those of GGUF".into());
+        }
+        report.schemes = schemes;
+    }
+}
+
+/// A tensor with its errors.
+pub fn measured(tensor: &Tensor, to: String, bytes: u64, stats: ErrorStats) -> Measured {
+    let (name, shape, role) = (tensor.name.clone(), tensor.shape.clone(), tensor.role);
+    Measured { name, shape, from: tensor.stored_as(), to, role, bytes, stats }
+}
+
+/// The report of a scheme; where a number is not finite, its tensor says which in a problem.
+fn build_scheme(name: Option<String>, measured: Vec<Measured>) -> SchemeReport {
+    build::scheme(name, measured)
+}

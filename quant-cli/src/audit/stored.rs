@@ -1,0 +1,35 @@
+//! The errors that a BQT file tells of itself.
+
+use quant_core::Result;
+use quant_core::{Error, source::Tensor};
+use quant_formats::Checkpoint;
+
+use super::args::AuditArgs;
+use super::report::{Report, Skipped};
+use super::{build, empty, measured};
+
+/// The report of a BQT file about itself.
+///
+/// # Errors
+/// If it is none, or says nothing.
+pub fn report(args: &AuditArgs) -> Result<Report> {
+    let checkpoint = quant_formats::open(&args.reference, quant_formats::Opening { io: args.io.into(), ..Default::default() })?;
+    if checkpoint.errors.is_empty() {
+        let advice = "name a CANDIDATE to compare it with, or schemes to try with --type, such as --type q4_k_m,nf4-dq";
+        return Err(Error::request(format!("{}: nothing to compare with; {advice}", args.reference.display())));
+    }
+    let mut report = empty(args, "as stored");
+    report.schemes.push(build::scheme(None, told(&checkpoint)));
+    let silent = checkpoint.tensors.iter().zip(&checkpoint.errors).filter(|(t, stats)| t.is_weight() && stats.is_none());
+    report.skipped = silent.map(|(t, _)| Skipped { name: t.name.clone(), reason: "was not quantized when the file was written".into() }).collect();
+    report.notes.push("these are the errors that the file was written with; sums only, without quantiles and statistics of weights".into());
+    Ok(report)
+}
+
+fn told(checkpoint: &Checkpoint) -> Vec<build::Measured> {
+    let of = |(t, stats): (&Tensor, &Option<quant_core::audit::ErrorStats>)| {
+        let row = measured(t, t.stored_as(), t.stored_bytes(), stats.clone()?);
+        Some(build::Measured { from: t.dtype.to_string(), ..row })
+    };
+    checkpoint.tensors.iter().zip(&checkpoint.errors).filter_map(of).collect()
+}

@@ -1,0 +1,169 @@
+//! A report as text for a terminal.
+
+use std::fmt::Write;
+
+use quant_core::error::Printable;
+
+use super::report::{LayerRow, Metrics, Report, RoleRow, SchemeReport, TensorRow};
+use crate::report::{bold, table};
+use crate::size::{bytes, count, duration};
+
+/// Tensors that are listed without `--all`.
+const WORST: usize = 12;
+/// Characters of a name.
+const NAME: usize = 38;
+/// Names of a list that are shown.
+const SHOWN: usize = 8;
+
+/// The text.
+pub fn text(report: &Report, all: bool) -> String {
+    let against = report.candidate.as_ref().map_or("schemes tried on it".to_owned(), |path| format!("against {path}"));
+    let mut text = format!("{} {} {}\n", bold("Audit of"), Printable(&report.reference), Printable(&against));
+    text += &summary(report);
+    for scheme in &report.schemes {
+        text += &scheme_text(scheme, report.schemes.len() > 1, all);
+    }
+    text += &lists(report);
+    text + &closing(report)
+}
+
+fn summary(report: &Report) -> String {
+    let row = |s: &SchemeReport| {
+        let worst = s.tensors.iter().max_by(|a, b| by_error(a, b)).filter(|t| !t.metrics.exact);
+        let worst = worst.map_or("none: nothing differs".into(), |t| shortened(&t.name, NAME));
+        let mut cells = vec![s.scheme.clone(), bytes(s.bytes), format!("{:.2}", s.bits_per_weight), format!("{:.2}", s.compression)];
+        cells.extend([percent(&s.model), decibels(&s.model), worst]);
+        cells
+    };
+    let headings = ["scheme", ">size", ">bits", ">× smaller", ">error %", ">SQNR dB", "worst tensor"];
+    table(&headings, report.schemes.iter().map(row))
+}
+
+fn scheme_text(scheme: &SchemeReport, is_named: bool, all: bool) -> String {
+    let name = if is_named { format!(", {}", scheme.scheme) } else { String::new() };
+    let mut text = String::new();
+    if scheme.model.exact {
+        let _ = writeln!(text, "\n Nothing differs{name}: {} weights have exactly the values of the reference.", count(scheme.model.n));
+        return text;
+    }
+    let _ = writeln!(text, "\n{}", bold(&format!("By layer{name}")));
+    text += &sparkline(&scheme.layers);
+    let _ = writeln!(text, "\n{}", bold(&format!("By role{name}")));
+    let role = |r: &RoleRow| [vec![r.role.into(), r.tensors.to_string(), count(r.metrics.n)], figures(&r.metrics)].concat();
+    text += &table(&["role", ">tensors", ">weights", ">error %", ">SQNR dB", ">max |e|", ">cosine"], scheme.roles.iter().map(role));
+    text + &worst(scheme, &name, all)
+}
+
+fn worst(scheme: &SchemeReport, name: &str, all: bool) -> String {
+    let mut rows: Vec<&TensorRow> = scheme.tensors.iter().collect();
+    rows.sort_by(|a, b| by_error(b, a));
+    let differing = rows.iter().filter(|t| !t.metrics.exact).count();
+    let shown = if all { rows.len() } else { WORST.min(differing) };
+    let weighted = rows.iter().any(|t| t.metrics.output_error.is_some());
+    let spectral = rows.iter().any(|t| t.metrics.spectral_norm.is_some());
+    let title = if all { format!("Tensors{name}, worst first") } else { format!("Worst tensors{name}: {shown} of {}", rows.len()) };
+    let cells = |t: &&TensorRow| {
+        let mut cells = vec![shortened(&t.name, NAME), t.to.clone(), format!("{:.2}", t.bits_per_weight)];
+        cells.extend(figures(&t.metrics));
+        cells.extend(weighted.then(|| t.metrics.output_error.map_or("–".into(), |v| format!("{:.3}", 100.0 * v))));
+        cells.extend(spectral.then(|| t.metrics.spectral_norm.map_or("–".into(), scientific)));
+        cells
+    };
+    let mut headings = vec!["tensor", "to", ">bits", ">error %", ">SQNR dB", ">max |e|", ">cosine"];
+    headings.extend(weighted.then_some(">output %"));
+    headings.extend(spectral.then_some(">‖E‖₂"));
+    format!("\n{}\n", bold(&title)) + &table(&headings, rows.iter().take(shown).map(cells))
+}
+
+/// A bar for each layer, as high as its error is against that of the worst.
+fn sparkline(layers: &[LayerRow]) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    const WIDTH: usize = 80;
+    let error = |l: &LayerRow| l.metrics.relative_error.unwrap_or(1.0);
+    let numbered: Vec<&LayerRow> = layers.iter().filter(|l| l.layer.is_some()).collect();
+    let Some(worst) = numbered.iter().copied().max_by(|a, b| error(a).total_cmp(&error(b))) else { return " no layers have numbers\n".into() };
+    let bar = |l: &&LayerRow| BARS[((error(l) / error(worst).max(f64::MIN_POSITIVE) * 8.0).ceil() as usize).clamp(1, 8) - 1];
+    let bars: Vec<char> = numbered.iter().map(bar).collect();
+    let mut text = String::new();
+    for (i, line) in bars.chunks(WIDTH).enumerate() {
+        let (first, last) = (numbered[i * WIDTH].layer.unwrap_or(0), numbered[i * WIDTH + line.len() - 1].layer.unwrap_or(0));
+        let _ = writeln!(text, " {} layers {first} to {last}", line.iter().collect::<String>());
+    }
+    let number = worst.layer.unwrap_or(0);
+    let _ = writeln!(text, " highest: layer {number} with an error of {} %; bars begin at 0", percent(&worst.metrics));
+    for outside in layers.iter().filter(|l| l.layer.is_none()) {
+        let _ = writeln!(text, " outside of layers: {} tensors, error {} %", outside.tensors, percent(&outside.metrics));
+    }
+    text
+}
+
+fn lists(report: &Report) -> String {
+    let mut text = String::new();
+    let mut list = |title: &str, items: Vec<String>| {
+        if !items.is_empty() {
+            let _ = writeln!(text, "\n{}", bold(title));
+            for item in items.iter().take(SHOWN) {
+                let _ = writeln!(text, " {}", Printable(item));
+            }
+            if items.len() > SHOWN {
+                let _ = writeln!(text, " … and {} more (--json lists all)", items.len() - SHOWN);
+            }
+        }
+    };
+    list("Problems", report.problems.clone());
+    list("Missing in the candidate", report.missing.clone());
+    list("Only in the candidate", report.extra.clone());
+    list("Skipped", report.skipped.iter().map(|s| format!("{}: {}", s.name, s.reason)).collect());
+    let failed = |f: &super::report::Failed| {
+        let value = f.value.map_or("infinite".into(), |v| format!("{v:.6}"));
+        format!("{} ({}): {} is {value} ({})", f.tensor, f.scheme, f.metric, f.condition)
+    };
+    list("Conditions that hold (--fail-if)", report.failed.iter().map(failed).collect());
+    text
+}
+
+/// How much was compared, and how fast.
+fn closing(report: &Report) -> String {
+    let compared = report.schemes.iter().map(|s| s.compared).max().unwrap_or(0);
+    let weights: u64 = report.schemes.iter().map(|s| s.model.n).sum();
+    let rate = if report.seconds > 0.0 { weights as f64 * 4.0 / report.seconds } else { 0.0 };
+    let (skipped, missing, extra, problems) = (report.skipped.len(), report.missing.len(), report.extra.len(), report.problems.len());
+    let counts = format!("{compared} tensors compared, {skipped} skipped, {missing} missing, {extra} extra, {problems} problems");
+    format!("\n {counts}; in {} ({}/s of f32)\n", duration(report.seconds), bytes(rate as u64))
+}
+
+fn figures(m: &Metrics) -> Vec<String> {
+    vec![percent(m), decibels(m), scientific(m.max_abs_error), format!("{:.6}", m.cosine)]
+}
+
+fn percent(m: &Metrics) -> String {
+    m.relative_error.map_or("∞".into(), |v| format!("{:.3}", 100.0 * v))
+}
+
+fn decibels(m: &Metrics) -> String {
+    match (m.exact, m.sqnr_db) {
+        (true, _) => "exact".into(),
+        (_, Some(v)) => format!("{v:.2}"),
+        _ => "−∞".into(),
+    }
+}
+
+fn scientific(v: f64) -> String {
+    if v == 0.0 { "0".into() } else { format!("{v:.2e}") }
+}
+
+/// From the least relative error to the greatest.
+fn by_error(a: &TensorRow, b: &TensorRow) -> std::cmp::Ordering {
+    let error = |t: &TensorRow| t.metrics.relative_error.unwrap_or(f64::INFINITY);
+    error(a).total_cmp(&error(b)).then_with(|| b.name.cmp(&a.name))
+}
+
+/// A name of at most so many characters: the middle of a longer one is left out.
+fn shortened(name: &str, most: usize) -> String {
+    let n = name.chars().count();
+    if n <= most {
+        return name.into();
+    }
+    let (head, tail) = (most / 2 - 1, most - most / 2);
+    name.chars().take(head).chain(['…']).chain(name.chars().skip(n - tail)).collect()
+}

@@ -1,0 +1,152 @@
+//! What schemes would do to a model, without writing it; and what a conversion did.
+
+use std::sync::Arc;
+
+use quant_core::audit::{Audit, ErrorStats, Subject};
+use quant_core::mix::{Ftype, Options};
+use quant_core::plan::Plan;
+use quant_core::recipe::Recipe;
+use quant_core::{Error, Result, Scheme};
+use quant_formats::Checkpoint;
+use quant_formats::audit::{self, Beside};
+use quant_formats::convert::{self, Request, Target};
+use quant_formats::foreign::Form;
+use quant_formats::gguf::Mix;
+use quant_formats::gguf::imatrix::ImportanceMatrix;
+use quant_formats::model::{self, ToGguf};
+
+use super::build::Measured;
+use super::report::{Report, SchemeReport, Skipped};
+use super::{Session, build, empty};
+
+/// What one of `--type` asks for.
+enum Asked {
+    Mix(Ftype),
+    Scheme(Scheme),
+}
+
+impl Session<'_> {
+    /// Tries every scheme that was asked for.
+    pub fn tried(&self) -> Result<Report> {
+        let asked = self.args.types.iter().map(|text| Ok((text.to_ascii_lowercase(), asked(text)?))).collect::<Result<Vec<_>>>()?;
+        let mut report = empty(self.args, "");
+        let mut schemes = Vec::new();
+        let mut names = Vec::new();
+        for (text, asked) in asked {
+            let (name, scheme) = self.one(text, &asked, &mut report)?;
+            schemes.push(scheme);
+            names.push(name);
+        }
+        names.dedup();
+        report.names = if let [name] = names[..] { name } else { "Hugging Face, and those of GGUF for mixes" };
+        self.finish(&mut report, schemes);
+        Ok(report)
+    }
+
+    fn one(&self, text: String, asked: &Asked, report: &mut Report) -> Result<(&'static str, SchemeReport)> {
+        let checkpoint = quant_formats::open(&self.args.reference, quant_formats::Opening { io: self.args.io.into(), ..Default::default() })?;
+        let checkpoint = match asked {
+            Asked::Mix(_) if checkpoint.kv.is_empty() && model::is_mappable(&checkpoint) => {
+                let wanted = ToGguf { is_rounded: true, tensors_only: true, ..ToGguf::default() };
+                model::to_gguf(audit::by_numbers(checkpoint, Form::Gguf)?, &wanted)?.checkpoint
+            }
+            _ => audit::by_numbers(checkpoint, Form::Dense)?,
+        };
+        let request = self.request(asked);
+        let mut plan = convert::plan(&checkpoint, &request).map_err(|e| e.of(&self.args.reference))?;
+        self.narrow_plan(&mut plan)?;
+        plan.scan(&checkpoint, &self.budget, false, &self.progress).map_err(|e| e.of(&checkpoint.path))?;
+        let subjects = audit::tried(&checkpoint, &plan, &self.beside)?;
+        let (places, subjects): (Vec<usize>, Vec<Subject<'_>>) = subjects.into_iter().unzip();
+        let stats = self.audit.run(&subjects, &self.progress).map_err(|e| e.of(&self.args.reference))?;
+        checkpoint.check_unchanged()?;
+        if report.schemes.is_empty() && report.skipped.is_empty() {
+            report.skipped = data_of(&checkpoint, &plan);
+        }
+        for text in checkpoint.notes.iter().filter(|text| !report.notes.contains(text)).cloned().collect::<Vec<_>>() {
+            report.notes.push(text);
+        }
+        let name = audit::names_of(&checkpoint);
+        Ok((name, build::scheme(Some(text), rows(&checkpoint, &plan, places.into_iter().zip(stats)))))
+    }
+
+    fn request(&self, asked: &Asked) -> Request {
+        let request = Request { budget: self.budget, allow_requantize: true, ..Request::new(Target::Bqt) };
+        match asked {
+            Asked::Scheme(scheme) => Request { recipe: Recipe { default: Some(*scheme), ..Recipe::default() }, ..request },
+            Asked::Mix(ftype) => Request { mix: Some(mix(*ftype, self.args.pure, self.beside.importance.clone())), ..request },
+        }
+    }
+
+    fn narrow_plan(&self, plan: &mut Plan) -> Result<()> {
+        plan.tensors.retain(|t| self.is_wanted(&t.name));
+        match (&self.only, plan.tensors.is_empty()) {
+            (Some(only), true) => Err(Error::request(format!("--only '{only}' matches no tensor"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A mix with nothing else asked for.
+pub fn mix(ftype: Ftype, pure: bool, importance: Option<Arc<ImportanceMatrix>>) -> Mix {
+    let options = Options { pure, has_imatrix: importance.is_some(), ..Options::new(ftype) };
+    let importance = importance.map(|matrix| (matrix, String::new()));
+    Mix { options, copy: false, importance, prune_layers: Vec::new(), overrides: Vec::new(), keep_split: false }
+}
+
+/// A mix of llama-quantize or a scheme. What is both, such as f16, is a scheme.
+fn asked(text: &str) -> Result<Asked> {
+    let scheme = text.parse::<Scheme>();
+    match (text.parse::<Ftype>(), scheme) {
+        (_, Ok(scheme @ Scheme::Dense(_))) => Ok(Asked::Scheme(scheme)),
+        (Ok(ftype), _) => Ok(Asked::Mix(ftype)),
+        (_, Ok(Scheme::Ggml(_) | Scheme::Opaque(_))) => Err(Error::request(format!("--type {text}: is the type of a tensor, not a mix"))),
+        (_, Ok(scheme)) => Ok(Asked::Scheme(scheme)),
+        (_, Err(e)) => Err(Error::request(format!("--type: {e}; or a mix of llama-quantize such as q4_k_m, iq3_xs"))),
+    }
+}
+
+/// Planned tensors that are no weights.
+fn data_of(checkpoint: &Checkpoint, plan: &Plan) -> Vec<Skipped> {
+    let data = plan.tensors.iter().filter(|t| !checkpoint.tensors[t.source].is_weight());
+    data.map(|t| Skipped { name: t.name.clone(), reason: format!("{} is data, not weights", t.from) }).collect()
+}
+
+/// Planned tensors with their errors.
+fn rows(checkpoint: &Checkpoint, plan: &Plan, stats: impl Iterator<Item = (usize, ErrorStats)>) -> Vec<Measured> {
+    let row = |(i, stats): (usize, ErrorStats)| {
+        let planned = &plan.tensors[i];
+        Measured {
+            name: planned.name.clone(),
+            shape: planned.shape.clone(),
+            from: checkpoint.tensors[planned.source].stored_as(),
+            to: planned.scheme.to_string(),
+            role: planned.role,
+            bytes: planned.n_bytes(),
+            stats,
+        }
+    };
+    stats.map(row).collect()
+}
+
+/// The report of a conversion that measured the errors of what it encoded; what it copied is looked at here.
+///
+/// # Errors
+/// If a tensor cannot be read.
+pub fn converted(
+    name: Option<String>,
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    mut errors: Vec<Option<ErrorStats>>,
+    budget: &quant_core::convert::Budget,
+) -> Result<SchemeReport> {
+    let audit = Audit::new(budget, false)?;
+    let subjects = audit::tried(checkpoint, plan, &Beside::default())?;
+    let (encoded, copied): (Vec<_>, Vec<_>) = subjects.into_iter().partition(|(i, _)| errors.get(*i).is_some_and(Option::is_some));
+    let (places, subjects): (Vec<usize>, Vec<Subject<'_>>) = encoded.into_iter().unzip();
+    let mut stats: Vec<ErrorStats> = places.iter().map(|&i| errors[i].take().unwrap_or_default()).collect();
+    audit.complete(&subjects, &mut stats)?;
+    let (more, subjects): (Vec<usize>, Vec<Subject<'_>>) = copied.into_iter().unzip();
+    let exact = audit.run(&subjects, &())?;
+    Ok(build::scheme(name, rows(checkpoint, plan, places.into_iter().zip(stats).chain(more.into_iter().zip(exact)))))
+}

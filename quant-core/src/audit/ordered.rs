@@ -1,0 +1,52 @@
+//! [`Ordered`]: figures of pieces that come in any order, merged in theirs.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::ErrorStats;
+
+/// The errors of a tensor whose pieces are measured by several threads. What it says does not depend on who was first.
+#[derive(Debug, Default)]
+pub struct Ordered {
+    /// The element that the next piece to be merged begins with.
+    next: u64,
+    total: ErrorStats,
+    /// Pieces that came too early, by their first element.
+    waiting: BTreeMap<u64, (u64, ErrorStats)>,
+}
+
+impl Ordered {
+    /// Adds the errors of the elements of `range`.
+    pub fn add(&mut self, range: Range<u64>, stats: ErrorStats) {
+        self.waiting.insert(range.start, (range.end, stats));
+        while let Some((end, stats)) = self.waiting.remove(&self.next) {
+            self.total.merge(&stats);
+            self.next = end;
+        }
+    }
+
+    /// The errors of all elements; nothing is left.
+    pub fn take(&mut self) -> ErrorStats {
+        std::mem::take(self).total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_merged_in_their_order() {
+        let stats = |sum_e: f64| ErrorStats { sum_e, max_abs: 1.0, max_at: sum_e as u64, ..ErrorStats::default() };
+        let mut forth = Ordered::default();
+        let mut back = Ordered::default();
+        let pieces = [0.1, 0.7, 1e17, 3.0];
+        for i in 0..4 {
+            forth.add(i..i + 1, stats(pieces[i as usize]));
+            back.add(3 - i..4 - i, stats(pieces[3 - i as usize]));
+        }
+        let (forth, back) = (forth.take(), back.take());
+        assert_eq!(forth, back);
+        assert_eq!((forth.sum_e, forth.max_at), (0.1 + 0.7 + 1e17 + 3.0, 0));
+    }
+}

@@ -1,0 +1,298 @@
+//! The loop of an audit: slabs of pairs, in parallel, merged in their order.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::measure::{Piece, beyond, measure};
+use super::sketch::Counting;
+use super::spectral::{self, Product};
+use super::{Activations, ErrorStats};
+use crate::backend::Cpu;
+use crate::codec::slab_granule;
+use crate::convert::{Budget, Scratch, Work, steps};
+use crate::plan::{Planned, View};
+use crate::sink::Observer;
+use crate::source::{Importance, Source};
+use crate::{Error, Result};
+
+/// Standard deviations beyond which a weight is an outlier.
+const FAR: f64 = 6.0;
+/// The most elements of a slab of whole rows.
+const MOST_ROWS: u64 = 1 << 22;
+
+/// A tensor of a checkpoint, seen through a view.
+pub struct Seen<'a> {
+    source: &'a dyn Source,
+    planned: Planned,
+}
+
+impl<'a> Seen<'a> {
+    /// Tensor `index` of `source`.
+    pub fn new(source: &'a dyn Source, index: usize, view: View) -> Seen<'a> {
+        Seen { source, planned: Planned::seen(index, &source.tensors()[index], view) }
+    }
+}
+
+/// What stands for a tensor.
+pub enum Candidate<'a> {
+    /// Itself: nothing differs.
+    Same,
+    /// A stored tensor with as many elements.
+    Stored(Seen<'a>),
+    /// What a planned tensor of a source will be. The plan is complete: [`crate::plan::Plan::scan`] was called.
+    Encoded(&'a dyn Source, &'a Planned),
+}
+
+/// A tensor to be measured.
+pub struct Subject<'a> {
+    /// The weights that are taken for true.
+    pub reference: Seen<'a>,
+    /// What stands for them.
+    pub candidate: Candidate<'a>,
+    /// The importance of the columns.
+    pub importance: Option<Arc<dyn Importance>>,
+    /// Inputs of the layer.
+    pub activations: Option<Activations>,
+}
+
+/// Measures tensors.
+pub struct Audit {
+    pool: rayon::ThreadPool,
+    slab: u64,
+    spectral: bool,
+}
+
+/// A subject with its codecs.
+struct Works<'s> {
+    reference: Work<'s>,
+    from: &'s dyn Source,
+    candidate: Other<'s>,
+    columns: u64,
+}
+
+enum Other<'s> {
+    Same,
+    Stored(Work<'s>, &'s dyn Source),
+    Encoded(Work<'s>, &'s dyn Source),
+}
+
+/// Buffers of a thread.
+struct Buffers {
+    reference: Scratch,
+    candidate: Scratch,
+    decoded: Vec<f32>,
+    counting: Counting,
+}
+
+impl Buffers {
+    fn new() -> Buffers {
+        Buffers { reference: Scratch::default(), candidate: Scratch::default(), decoded: Vec::new(), counting: Counting::new() }
+    }
+}
+
+impl Audit {
+    /// An audit that keeps to `budget`; with `spectral` it also finds ‖E‖₂ of matrices, which reads them many times.
+    ///
+    /// # Errors
+    /// If threads cannot be started.
+    pub fn new(budget: &Budget, spectral: bool) -> Result<Audit> {
+        let slab = Budget::SLAB.min(budget.slab).max(8);
+        // Two sides, each with what a conversion needs.
+        let fitting = (budget.memory / (48 * slab)).max(1) as usize;
+        let threads = budget.threads.clamp(1, fitting);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = pool.map_err(|e| Error::request(format!("cannot start {threads} threads: {e}")))?;
+        Ok(Audit { pool, slab, spectral })
+    }
+
+    /// The errors of each subject, in order.
+    ///
+    /// # Errors
+    /// If a tensor cannot be read or encoded, or the observer wants to stop.
+    pub fn run(&self, subjects: &[Subject<'_>], observer: &dyn Observer) -> Result<Vec<ErrorStats>> {
+        let n_bytes = |s: &Subject<'_>| s.reference.source.tensors()[s.reference.planned.source].n_bytes();
+        observer.begin("measuring", subjects.iter().map(n_bytes).sum());
+        self.pool.install(|| subjects.par_iter().map(|subject| self.one(subject, observer)).collect())
+    }
+
+    /// Adds to errors that were measured while they were written what only a second look at the weights tells: outliers.
+    ///
+    /// # Errors
+    /// If a tensor cannot be read.
+    pub fn complete(&self, subjects: &[Subject<'_>], stats: &mut [ErrorStats]) -> Result<()> {
+        let complete = |(subject, stats): (&Subject<'_>, &mut ErrorStats)| {
+            let works = Works::new(subject, &subject.reference.planned)?;
+            stats.outliers = self.outliers(&works, stats)?;
+            Ok(())
+        };
+        self.pool.install(|| subjects.par_iter().zip(stats.par_iter_mut()).map(complete).collect())
+    }
+
+    fn one(&self, subject: &Subject<'_>, observer: &dyn Observer) -> Result<ErrorStats> {
+        let mut planned = subject.reference.planned.clone();
+        planned.importance = subject.importance.clone();
+        let works = Works::new(subject, &planned)?;
+        let rows = works.slab_of_rows(self.slab);
+        let activations = subject.activations.as_ref().filter(|_| rows.is_some());
+        let slab = rows.filter(|_| activations.is_some()).unwrap_or_else(|| works.slab(self.slab));
+        let mut stats = ErrorStats::default();
+        let measured = |range: Range<u64>, buffers: &mut Buffers| {
+            if observer.cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let found = works.measure(range.clone(), buffers, activations)?;
+            observer.advance(works.reference.share(range));
+            Ok(found)
+        };
+        self.fold(&works, slab, measured, |piece| stats.merge(&piece))?;
+        stats.outliers = self.outliers(&works, &stats)?;
+        if let (true, Some(slab)) = (self.spectral && works.is_matrix(), rows) {
+            stats.spectral = Some(self.spectral(&works, slab, &stats)?);
+        }
+        Ok(stats)
+    }
+
+    /// Runs over the slabs of a tensor in parallel; what they give is folded in their order.
+    fn fold<T: Send>(
+        &self,
+        works: &Works<'_>,
+        slab: u64,
+        of_slab: impl Fn(Range<u64>, &mut Buffers) -> Result<T> + Sync,
+        mut fold: impl FnMut(T),
+    ) -> Result<()> {
+        let slabs: Vec<Range<u64>> = steps(works.reference.planned.n_elements(), slab).collect();
+        for batch in slabs.chunks(2 * self.pool.current_num_threads()) {
+            let found: Vec<T> = batch.par_iter().map_init(Buffers::new, |buffers, range| of_slab(range.clone(), buffers)).collect::<Result<_>>()?;
+            found.into_iter().for_each(&mut fold);
+        }
+        Ok(())
+    }
+
+    /// Weights farther than 6 standard deviations from the mean; a second pass finds them, if the range says that there are any.
+    fn outliers(&self, works: &Works<'_>, stats: &ErrorStats) -> Result<u64> {
+        let (mean, limit) = (stats.weights.mean, FAR * stats.weights.std());
+        let is_beyond = |w: f32| (f64::from(w) - mean).abs() > limit;
+        if stats.n() == 0 || !(is_beyond(stats.weights.min) || is_beyond(stats.weights.max)) {
+            return Ok(0);
+        }
+        let mut outliers = 0;
+        let count = |range: Range<u64>, buffers: &mut Buffers| {
+            works.reference.decode(works.from, range, &mut buffers.reference)?;
+            Ok(beyond(&buffers.reference.numbers, mean, limit))
+        };
+        self.fold(works, self.slab, count, |n| outliers += n)?;
+        Ok(outliers)
+    }
+
+    fn spectral(&self, works: &Works<'_>, slab: u64, stats: &ErrorStats) -> Result<f64> {
+        if stats.is_exact() || stats.non_finite > 0 {
+            return Ok(0.0);
+        }
+        let columns = works.columns as usize;
+        spectral::norm(columns, |v| {
+            let mut product = Product::new(columns);
+            let rows = |range: Range<u64>, buffers: &mut Buffers| {
+                works.read(range, buffers)?;
+                let mut product = Product::new(columns);
+                let mut e = vec![0.0; columns];
+                for (w, q) in buffers.reference.numbers.chunks_exact(columns).zip(buffers.decoded.chunks_exact(columns)) {
+                    e.iter_mut().zip(w.iter().zip(q)).for_each(|(e, (&w, &q))| *e = f64::from(q) - f64::from(w));
+                    product.add_row(&e, v);
+                }
+                Ok(product)
+            };
+            self.fold(works, slab, rows, |piece| product.merge(&piece))?;
+            Ok(product)
+        })
+    }
+}
+
+impl<'s> Works<'s> {
+    fn new(subject: &'s Subject<'_>, reference: &'s Planned) -> Result<Works<'s>> {
+        let from = subject.reference.source;
+        let candidate = match &subject.candidate {
+            Candidate::Same => Other::Same,
+            Candidate::Stored(seen) => Other::Stored(Work::new(seen.source, 0, &seen.planned)?, seen.source),
+            Candidate::Encoded(source, planned) => Other::Encoded(Work::new(*source, 0, planned)?, *source),
+        };
+        let columns = reference.shape.last().copied().unwrap_or(1).max(1);
+        Ok(Works { reference: Work::new(from, 0, reference)?, from, candidate, columns })
+    }
+
+    fn is_matrix(&self) -> bool {
+        self.reference.planned.shape.len() >= 2
+    }
+
+    /// The elements that slabs must begin at multiples of.
+    fn granule(&self, slab: u64) -> u64 {
+        match &self.candidate {
+            Other::Encoded(work, _) => match slab_granule(work.to.granule()) {
+                granule if granule > slab.max(Budget::LEAST) => slab_granule(work.to.least_slab()),
+                granule => granule,
+            },
+            _ => 8,
+        }
+    }
+
+    /// Elements of a slab.
+    fn slab(&self, slab: u64) -> u64 {
+        let granule = self.granule(slab);
+        (slab / granule).max(1) * granule
+    }
+
+    /// Elements of a slab of whole rows; none if it would be very large.
+    fn slab_of_rows(&self, slab: u64) -> Option<u64> {
+        let granule = self.granule(slab);
+        let least = self.columns.checked_mul(granule / common(self.columns, granule))?;
+        (least <= MOST_ROWS).then(|| (slab / least).max(1) * least)
+    }
+
+    /// Reads the elements of `range` on both sides. Returns Σs²/12 over them, if the candidate's values are evenly spaced.
+    fn read(&self, range: Range<u64>, buffers: &mut Buffers) -> Result<Option<f64>> {
+        self.reference.decode(self.from, range.clone(), &mut buffers.reference)?;
+        match &self.candidate {
+            Other::Same => {
+                buffers.decoded.clone_from(&buffers.reference.numbers);
+                Ok(None)
+            }
+            Other::Stored(work, source) => {
+                work.decode(*source, range.clone(), &mut buffers.candidate)?;
+                std::mem::swap(&mut buffers.decoded, &mut buffers.candidate.numbers);
+                Ok(work.noise(range, &buffers.candidate))
+            }
+            Other::Encoded(work, source) => {
+                work.decode(*source, range.clone(), &mut buffers.candidate)?;
+                work.weigh(range.clone(), &mut buffers.candidate)?;
+                work.encode(&Cpu, range.clone(), &mut buffers.candidate)?;
+                work.decode_encoded(range, &buffers.candidate, &mut buffers.decoded)
+            }
+        }
+    }
+
+    fn measure(&self, range: Range<u64>, buffers: &mut Buffers, activations: Option<&Activations>) -> Result<ErrorStats> {
+        let noise = self.read(range.clone(), buffers)?;
+        self.reference.weigh(range.clone(), &mut buffers.reference)?;
+        let (w, q) = (&buffers.reference.numbers[..], &buffers.decoded[..]);
+        let importance = self.reference.planned.importance.is_some().then_some(&buffers.reference.importance[..]);
+        let piece = Piece { at: range.start, columns: self.columns, w, q, importance, noise };
+        let mut stats = measure(&piece, &mut buffers.counting);
+        stats.activated = activations.map(|x| x.outputs(w, q));
+        Ok(stats)
+    }
+}
+
+/// The greatest common divisor.
+fn common(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { common(b, a % b) }
+}
+
+/// The errors of a slab that was just encoded into `scratch`.
+pub(crate) fn of_encoded(work: &Work<'_>, range: Range<u64>, original: &[f32], scratch: &Scratch) -> Result<ErrorStats> {
+    let mut decoded = Vec::new();
+    let noise = work.decode_encoded(range.clone(), scratch, &mut decoded)?;
+    let columns = work.planned.shape.last().copied().unwrap_or(1).max(1);
+    let importance = work.planned.importance.is_some().then_some(&scratch.importance[..]);
+    Ok(measure(&Piece { at: range.start, columns, w: original, q: &decoded, importance, noise }, &mut Counting::new()))
+}

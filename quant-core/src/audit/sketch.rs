@@ -1,0 +1,146 @@
+//! [`Sketch`]: how many numbers have which magnitude, in bins that grow with it.
+//!
+//! A bin is an f32 without its sign and its last 19 bits: 16 bins an octave, from the least subnormal to infinity. The middle of
+//! a bin is at most 1/32 of the magnitude away from anything in it. Counts are exact, so sketches of pieces add up to that of the
+//! whole, in any order. Bins by the leading bits of a float are the log-linear histogram of HdrHistogram and DDSketch (Masson,
+//! Rim, Lee, "DDSketch", 2019).
+
+/// Bits of an f32 that do not choose the bin.
+const SHIFT: u32 = 19;
+/// Bins for every finite magnitude.
+const BINS: usize = (f32::INFINITY.to_bits() >> SHIFT) as usize;
+
+/// Counts of magnitudes. Takes room for the bins between the least and the greatest only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sketch {
+    /// The bin of `counts[0]`.
+    first: usize,
+    counts: Vec<u64>,
+}
+
+/// Counts while they are made: one for every bin there is.
+pub(super) struct Counting(Box<[u32; BINS]>);
+
+impl Counting {
+    pub(super) fn new() -> Counting {
+        Counting(Box::new([0; BINS]))
+    }
+
+    /// Counts the magnitude of a finite number.
+    #[inline(always)]
+    pub(super) fn add(&mut self, value: f32) {
+        self.0[((value.to_bits() & 0x7fff_ffff) >> SHIFT) as usize % BINS] += 1;
+    }
+
+    /// Counts `n` times 0.
+    pub(super) fn add_zeros(&mut self, n: u32) {
+        self.0[0] += n;
+    }
+
+    /// What was counted; nothing is, afterwards.
+    pub(super) fn take(&mut self) -> Sketch {
+        let Some(first) = self.0.iter().position(|&n| n > 0) else { return Sketch::default() };
+        let last = self.0.iter().rposition(|&n| n > 0).unwrap_or(first);
+        let used = &mut self.0[first..=last];
+        let counts = used.iter().map(|&n| n.into()).collect();
+        used.fill(0);
+        Sketch { first, counts }
+    }
+}
+
+impl Sketch {
+    /// Adds the counts of another.
+    pub fn merge(&mut self, other: &Sketch) {
+        if other.counts.is_empty() {
+            return;
+        }
+        if self.counts.is_empty() {
+            *self = other.clone();
+            return;
+        }
+        let first = self.first.min(other.first);
+        let end = (self.first + self.counts.len()).max(other.first + other.counts.len());
+        self.counts.splice(0..0, std::iter::repeat_n(0, self.first - first));
+        self.counts.resize(end - first, 0);
+        self.first = first;
+        let there = &mut self.counts[other.first - first..];
+        there.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
+    }
+
+    /// How many numbers were counted.
+    pub fn n(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The magnitude that a share `q`, from 0 to 1, of the numbers does not exceed: the middle of the bin that holds number
+    /// ⌈q·n⌉ in order of magnitude. 0 if there are none, or where the bin is that of 0.
+    pub fn quantile(&self, q: f64) -> f64 {
+        let rank = ((self.n() as f64 * q).ceil() as u64).max(1);
+        let mut seen = 0;
+        for (bin, from, to) in self.bins().map(|(from, to, count)| (count, from, to)) {
+            seen += bin;
+            if seen >= rank {
+                return if from == 0.0 { 0.0 } else { f64::midpoint(from, to) };
+            }
+        }
+        0.0
+    }
+
+    /// The bins that hold anything between the least and the greatest: from which magnitude, below which, how many.
+    pub fn bins(&self) -> impl Iterator<Item = (f64, f64, u64)> {
+        let edge = |bin: usize| f64::from(f32::from_bits((bin as u32) << SHIFT));
+        self.counts.iter().enumerate().map(move |(i, &count)| (edge(self.first + i), edge(self.first + i + 1), count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(values: &[f32]) -> Sketch {
+        let mut counting = Counting::new();
+        values.iter().for_each(|&v| counting.add(v));
+        counting.take()
+    }
+
+    #[test]
+    fn quantiles_are_those_of_the_sorted_numbers_to_a_thirty_second() {
+        let values: Vec<f32> = (0..10_000).map(|i| ((i * 7919 % 10_000) as f32 - 5000.0) * 1.7e-4).collect();
+        let mut sorted: Vec<f32> = values.iter().map(|v| v.abs()).collect();
+        sorted.sort_by(f32::total_cmp);
+        for q in [0.01, 0.5, 0.9, 0.99, 0.999, 1.0] {
+            let exact = f64::from(sorted[(q * 10_000.0f64).ceil() as usize - 1]);
+            let found = of(&values).quantile(q);
+            assert!((found - exact).abs() <= exact / 32.0, "{q}: {found} {exact}");
+        }
+    }
+
+    #[test]
+    fn pieces_add_up_in_any_order() {
+        let values: Vec<f32> = (0..999).map(|i| (i as f32 - 400.0).powi(3) * 1e-9).collect();
+        let whole = of(&values);
+        let (mut forth, mut back) = (Sketch::default(), Sketch::default());
+        values.chunks(100).for_each(|piece| forth.merge(&of(piece)));
+        values.chunks(37).rev().for_each(|piece| back.merge(&of(piece)));
+        assert_eq!((&forth, &back), (&whole, &whole));
+        assert_eq!(whole.n(), 999);
+    }
+
+    #[test]
+    fn the_ends_of_the_range_have_their_bins() {
+        let sketch = of(&[0.0, -0.0, f32::from_bits(1), f32::MAX, f32::MIN]);
+        assert_eq!(sketch.n(), 5);
+        assert_eq!(sketch.quantile(0.5), 0.0);
+        assert!(sketch.quantile(1.0) >= f64::from(f32::MAX) * 31.0 / 32.0);
+        assert_eq!(Sketch::default().quantile(0.5), 0.0);
+    }
+
+    #[test]
+    fn counting_starts_anew_after_it_was_taken() {
+        let mut counting = Counting::new();
+        counting.add(1.0);
+        counting.add_zeros(2);
+        assert_eq!(counting.take().n(), 3);
+        assert_eq!(counting.take(), Sketch::default());
+    }
+}

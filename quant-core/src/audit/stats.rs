@@ -1,0 +1,172 @@
+//! [`ErrorStats`]: what is kept of the differences between the weights of a tensor and those that stand for them.
+//!
+//! w is a weight of the reference, ŵ the candidate's, e = ŵ − w, all in f64. Everything is a sum, a maximum or a count, so
+//! pieces are merged into tensors and tensors into layers and models; the size does not grow with what is measured.
+
+use super::{Moments, Sketch};
+use crate::codec::Columns;
+
+/// Elements of a block whose error is looked at by itself.
+pub const BLOCK: usize = 256;
+/// Worst blocks that are kept.
+const KEPT: usize = 4;
+
+/// The errors of some weights.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ErrorStats {
+    /// The weights of the reference: how many, mean, variance, kurtosis, range.
+    pub weights: Moments,
+    /// Σw².
+    pub sum_w2: f64,
+    /// Σŵ².
+    pub sum_q2: f64,
+    /// Σw·ŵ.
+    pub sum_wq: f64,
+    /// Σe.
+    pub sum_e: f64,
+    /// Σe².
+    pub sum_e2: f64,
+    /// max|e|.
+    pub max_abs: f64,
+    /// The flat index of the first element with that error.
+    pub max_at: u64,
+    /// The magnitudes of the errors.
+    pub sketch: Sketch,
+    /// Weights of the reference that are 0.
+    pub zeros: u64,
+    /// Pairs that were left out because one of them is NaN or infinite.
+    pub non_finite: u64,
+    /// The flat index of the first of these.
+    pub first_non_finite: Option<u64>,
+    /// Σh·e² and Σh·w², h the importance of a weight's column.
+    pub weighted: Option<[f64; 2]>,
+    /// ‖XE‖² and ‖XW‖² for given activations X.
+    pub activated: Option<[f64; 2]>,
+    /// Σs²/12, s being the step between neighbouring values, and Σe² of the same weights.
+    pub predicted: Option<[f64; 2]>,
+    /// The blocks of [`BLOCK`] elements with the greatest Σe², worst first.
+    pub worst: Vec<WorstBlock>,
+    /// Weights farther than 6 standard deviations from the mean of their tensor.
+    pub outliers: u64,
+    /// Columns with a weight of magnitude 6 or more.
+    pub outlier_columns: Columns,
+    /// ‖E‖₂, where it was asked for; see [`super::spectral`].
+    pub spectral: Option<f64>,
+}
+
+/// A block and its error.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WorstBlock {
+    /// The flat index of its first element.
+    pub start: u64,
+    /// Its elements: [`BLOCK`], or fewer at the end.
+    pub n: u64,
+    /// Σe² in it.
+    pub sum_e2: f64,
+}
+
+impl ErrorStats {
+    /// Weights that were compared.
+    pub fn n(&self) -> u64 {
+        self.weights.n
+    }
+
+    /// Whether nothing differs.
+    pub fn is_exact(&self) -> bool {
+        self.max_abs == 0.0
+    }
+
+    /// √(Σe²/n); 0 of nothing.
+    pub fn rmse(&self) -> f64 {
+        if self.n() == 0 { 0.0 } else { (self.sum_e2 / self.n() as f64).sqrt() }
+    }
+
+    /// ‖E‖/‖W‖ = √(Σe²/Σw²). 0 where nothing differs; none where all weights are 0 and an error is not.
+    pub fn relative(&self) -> Option<f64> {
+        ratio(self.sum_e2, self.sum_w2)
+    }
+
+    /// The signal-to-quantization-noise ratio in dB, 10·log10(Σw²/Σe²). None where it is infinite (nothing differs) or not
+    /// defined (all weights are 0).
+    pub fn sqnr_db(&self) -> Option<f64> {
+        (self.sum_e2 > 0.0 && self.sum_w2 > 0.0).then(|| 10.0 * (self.sum_w2 / self.sum_e2).log10())
+    }
+
+    /// The bias, Σe/n; 0 of nothing.
+    pub fn mean_error(&self) -> f64 {
+        if self.n() == 0 { 0.0 } else { self.sum_e / self.n() as f64 }
+    }
+
+    /// Σw·ŵ / √(Σw²·Σŵ²). 1 where both are all 0, 0 where only one is.
+    pub fn cosine(&self) -> f64 {
+        match (self.sum_w2 == 0.0, self.sum_q2 == 0.0) {
+            (true, true) => 1.0,
+            (false, false) => self.sum_wq / (self.sum_w2.sqrt() * self.sum_q2.sqrt()),
+            _ => 0.0,
+        }
+    }
+
+    /// √(Σs²/12/n) over the weights that have steps: the error of rounding that is spread evenly over them.
+    pub fn predicted_rmse(&self) -> Option<f64> {
+        self.predicted.filter(|_| self.n() > 0).map(|[noise, _]| (noise / self.n() as f64).sqrt())
+    }
+
+    /// Σe² / Σs²/12. None without steps, or where all are 0.
+    pub fn noise_ratio(&self) -> Option<f64> {
+        self.predicted.filter(|[noise, _]| *noise > 0.0).map(|[noise, e2]| e2 / noise)
+    }
+
+    /// √(Σh·e² / Σh·w²): the expected relative error of X·W, if h is the mean square of X's columns and these are uncorrelated.
+    pub fn output_error(&self) -> Option<f64> {
+        self.weighted.and_then(|[e, w]| ratio(e, w))
+    }
+
+    /// ‖XE‖/‖XW‖.
+    pub fn activation_error(&self) -> Option<f64> {
+        self.activated.and_then(|[e, w]| ratio(e, w))
+    }
+
+    /// Adds the errors of other weights: a later piece of the same tensor, or another tensor.
+    pub fn merge(&mut self, other: &ErrorStats) {
+        if other.max_abs > self.max_abs {
+            (self.max_abs, self.max_at) = (other.max_abs, other.max_at);
+        }
+        self.weights.merge(&other.weights);
+        self.sum_w2 += other.sum_w2;
+        self.sum_q2 += other.sum_q2;
+        self.sum_wq += other.sum_wq;
+        self.sum_e += other.sum_e;
+        self.sum_e2 += other.sum_e2;
+        self.sketch.merge(&other.sketch);
+        self.zeros += other.zeros;
+        self.non_finite += other.non_finite;
+        self.first_non_finite = self.first_non_finite.or(other.first_non_finite);
+        self.weighted = sum(self.weighted, other.weighted);
+        self.activated = sum(self.activated, other.activated);
+        self.predicted = sum(self.predicted, other.predicted);
+        self.outliers += other.outliers;
+        self.outlier_columns.merge(&other.outlier_columns);
+        other.worst.iter().for_each(|block| self.consider(*block));
+    }
+
+    /// Keeps a block if it is one of the worst so far; of equals the first.
+    pub(super) fn consider(&mut self, block: WorstBlock) {
+        let place = self.worst.partition_point(|kept| kept.sum_e2 >= block.sum_e2);
+        if block.sum_e2 > 0.0 && place < KEPT {
+            self.worst.insert(place, block);
+            self.worst.truncate(KEPT);
+        }
+    }
+}
+
+fn sum(a: Option<[f64; 2]>, b: Option<[f64; 2]>) -> Option<[f64; 2]> {
+    match (a, b) {
+        (Some([a, b]), Some([c, d])) => Some([a + c, b + d]),
+        (a, b) => a.or(b),
+    }
+}
+
+/// √(error/weights): 0 without error, none without weights.
+fn ratio(error: f64, weights: f64) -> Option<f64> {
+    if error == 0.0 { Some(0.0) } else { (weights > 0.0).then(|| (error / weights).sqrt()) }
+}
