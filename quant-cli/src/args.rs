@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::audit::args::AuditArgs;
+use crate::estimate::EstimateArgs;
+use crate::plan::args::PlanArgs;
 use crate::size::parse as size;
 
 const EXAMPLES: &str = "\
@@ -38,6 +40,10 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Measure what quantization cost: two models, or schemes tried on one; by tensor, layer and role
     Audit(Box<AuditArgs>),
+    /// Find the mix of types with the least error within a size, and write it as a recipe
+    Plan(Box<PlanArgs>),
+    /// Estimate the memory that a model needs under each scheme, from its tensors, its config.json or its size
+    Estimate(EstimateArgs),
 }
 
 /// Arguments of `inspect`.
@@ -142,6 +148,9 @@ pub struct ConvertArgs {
     /// What to do with a tensor that holds NaN or infinities and should be quantized
     #[arg(long, value_enum, default_value_t)]
     pub non_finite: NonFinite,
+    /// Measure what quantization costs each tensor, while it is written; a BQT file keeps it
+    #[arg(long)]
+    pub audit: bool,
     /// Show the whole plan and write nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -17,12 +17,14 @@ use quant_formats::gguf::{self, find_entry};
 use quant_formats::input::{Identity, Input};
 use serde::Serialize;
 
+use crate::audit::report::SchemeReport;
+use crate::audit::tried::converted;
 use crate::args::{BnbProfile, ConvertArgs, Form, NonFinite};
 use crate::inspect::shape;
 use crate::progress::Progress;
 use crate::report::{self, Outcome, bold, note, table};
 use crate::size::{bytes, count, duration};
-use crate::{mix, model};
+use crate::{audit, mix, model};
 
 /// How the reasons of fallbacks begin.
 const FALLBACK: &str = "fallback";
@@ -42,6 +44,9 @@ struct Report {
     seconds: Option<f64>,
     tensors: Vec<Row>,
     notes: Vec<String>,
+    /// What it cost, with --audit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audit: Option<SchemeReport>,
 }
 
 #[derive(Serialize)]
@@ -72,14 +77,18 @@ pub fn run(args: &ConvertArgs) -> Result<Outcome> {
     }
     let checkpoint = model::mapped(args, &mut request, checkpoint)?;
     let mut plan = convert::plan(&checkpoint, &request).map_err(|e| e.of(&args.input))?;
-    let mut tallies = Vec::new();
+    let mut outcome = convert::Outcome::default();
     if !args.dry_run {
         let progress = Progress::default();
         let done = convert::run(&checkpoint, &mut plan, &request, &args.output, &progress);
-        tallies = done.map_err(|e| if let Error::NonFinite { .. } = e { e.of(&args.input) } else { e })?.tallies;
+        outcome = done.map_err(|e| if let Error::NonFinite { .. } = e { e.of(&args.input) } else { e })?;
         progress.finish();
     }
-    let mut report = Report::new(args, &request, &checkpoint, &plan, &tallies);
+    let mut report = Report::new(args, &request, &checkpoint, &plan, &outcome.tallies);
+    if args.audit && !args.dry_run {
+        let name = args.scheme.as_ref().map(|text| text.to_ascii_lowercase());
+        report.audit = Some(converted(name, &checkpoint, &plan, outcome.errors, &request.budget)?);
+    }
     report.input_bytes = checkpoint.opened().tensors.iter().map(Tensor::n_bytes).sum();
     report.output_bytes = convert::size(&checkpoint, &plan, &request)?;
     report.notes = checkpoint.notes.clone();
@@ -170,8 +179,9 @@ fn request(args: &ConvertArgs) -> Result<Request> {
         Some(Form::Gguf) if mix::is_set(args) => Target::GgufSet,
         Some(Form::Gguf) => Target::Gguf,
     };
-    let mix = mix::of(args, target)?;
-    let (recipe, recipe_text) = recipe(args, mix.is_some())?;
+    let file = args.recipe.as_deref().map(recipe_file).transpose()?;
+    let mix = mix::of(args, target, file.as_ref().map(|(recipe, _)| recipe))?;
+    let (recipe, recipe_text) = recipe(args, file, mix.is_some())?;
     let edits = mix::edits(args)?;
     let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let budget = Budget { memory: args.memory, threads, slab: args.slab.unwrap_or(Budget::SLAB) };
@@ -187,20 +197,25 @@ fn request(args: &ConvertArgs) -> Result<Request> {
         keep_split: args.gguf.keep_split,
         force: args.force,
         keep_unfit,
+        audit: args.audit,
         budget,
         ..Request::new(target)
     })
 }
 
 /// The recipe of the options, or of the file, with its text for the record. A mix leaves it only what is kept.
-fn recipe(args: &ConvertArgs, is_mix: bool) -> Result<(Recipe, Option<String>)> {
-    let (mut recipe, text) = match &args.recipe {
-        Some(path) => {
-            let text = option_file(path, "a recipe")?;
-            let parsed: RecipeText = toml::from_str(&text).map_err(|e| not_a_recipe(path, &text, &e))?;
+fn recipe(args: &ConvertArgs, file: Option<(RecipeText, String)>, is_mix: bool) -> Result<(Recipe, Option<String>)> {
+    let (mut recipe, text) = match (file, &args.recipe) {
+        (Some((mut parsed, text)), Some(path)) => {
+            if is_mix && parsed.r#type.is_some() {
+                return Err(Error::file(path, "has both a mix and a type; a mix gives every tensor a type"));
+            }
+            if is_mix {
+                parsed.tensor.clear();
+            }
             (Recipe::parse(&parsed).map_err(|e| Error::file(path, e.to_string()))?, Some(text))
         }
-        None => {
+        _ => {
             let rules = if is_mix { Vec::new() } else { mix::tensor_types(args)?.iter().map(|text| rule(text)).collect::<Result<Vec<_>>>()? };
             let default = if is_mix { None } else { args.scheme.as_deref().map(scheme).transpose()? };
             let text = option_text(args, is_mix);
@@ -216,6 +231,13 @@ fn recipe(args: &ConvertArgs, is_mix: bool) -> Result<(Recipe, Option<String>)> 
         recipe.rules.iter_mut().for_each(|r| r.scheme = r.scheme.with_profile(profile));
     }
     Ok((recipe, text))
+}
+
+/// A recipe and its text.
+fn recipe_file(path: &Path) -> Result<(RecipeText, String)> {
+    let text = option_file(path, "a recipe")?;
+    let parsed: RecipeText = toml::from_str(&text).map_err(|e| not_a_recipe(path, &text, &e))?;
+    Ok((parsed, text))
 }
 
 fn rule(text: &str) -> Result<Rule> {
@@ -294,6 +316,7 @@ impl Report {
             seconds: None,
             tensors: rows,
             notes: Vec::new(),
+            audit: None,
         }
     }
 
@@ -308,7 +331,8 @@ impl Report {
         text += &table(&["from", "to", ">tensors", ">parameters", ">size", ">bits a weight"], self.groups());
         text += &self.kept();
         text += &self.fallbacks();
-        text + &self.totals()
+        text += &self.totals();
+        text + &self.audit.as_ref().map_or(String::new(), |audit| audit::table::cost(audit))
     }
 
     /// One row for each pair of schemes.

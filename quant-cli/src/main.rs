@@ -5,10 +5,12 @@
 mod args;
 mod audit;
 mod convert;
+mod estimate;
 mod gguf;
 mod inspect;
 mod mix;
 mod model;
+mod plan;
 mod progress;
 mod report;
 mod size;
@@ -81,5 +83,7 @@ fn run(command: &Command) -> Result<Outcome> {
         Command::Convert(args) => convert::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Audit(args) => audit::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Estimate(args) => estimate::run(args),
     }
 }

@@ -2,7 +2,7 @@
 
 use quant_core::mix::{Ftype, Options};
 use quant_core::plan::{Plan, Planned};
-use quant_core::recipe::pattern;
+use quant_core::recipe::{RecipeText, pattern};
 use quant_core::{Error, Result, Scheme};
 use quant_formats::Checkpoint;
 use quant_formats::convert::Target;
@@ -21,14 +21,18 @@ pub fn is_set(args: &ConvertArgs) -> bool {
 ///
 /// # Errors
 /// If an option cannot be read, or needs a mix and there is none.
-pub fn of(args: &ConvertArgs, target: Target) -> Result<Option<Mix>> {
+pub fn of(args: &ConvertArgs, target: Target, recipe: Option<&RecipeText>) -> Result<Option<Mix>> {
     let gguf = &args.gguf;
-    let text = args.scheme.as_deref().unwrap_or_default();
+    let file = recipe.filter(|recipe| recipe.mix.is_some());
+    let text = file.and_then(|recipe| recipe.mix.as_deref()).or(args.scheme.as_deref()).unwrap_or_default();
     let copy = text.eq_ignore_ascii_case("copy");
     let is_gguf = matches!(target, Target::Gguf | Target::GgufSet);
     // f16 and the like are schemes as well: elsewhere every tensor is meant.
     let ftype = text.parse::<Ftype>().ok().filter(|_| is_gguf || !matches!(text.parse(), Ok(Scheme::Dense(_))));
     let Some(ftype) = ftype.or_else(|| copy.then_some(Ftype::F32)) else {
+        if file.is_some() {
+            return Err(Error::request(format!("--recipe: '{text}' is no mix of llama-quantize, such as q4_k_m")));
+        }
         return refuse_without_mix(args).map(|()| None);
     };
     let importance = importance(args)?;
@@ -39,7 +43,10 @@ pub fn of(args: &ConvertArgs, target: Target) -> Result<Option<Mix>> {
         leave_output: gguf.leave_output_tensor,
         output_type: gguf.output_tensor_type.as_deref().map(|t| tensor_type("--output-tensor-type", t)).transpose()?,
         embedding_type: gguf.token_embedding_type.as_deref().map(|t| tensor_type("--token-embedding-type", t)).transpose()?,
-        rules: tensor_types(args)?.iter().map(|text| rule(text)).collect::<Result<_>>()?,
+        rules: match file {
+            Some(recipe) => recipe.tensor.iter().map(|rule| self::rule("--recipe", &rule.r#match, &rule.r#type)).collect::<Result<_>>()?,
+            None => tensor_types(args)?.iter().map(|text| rule_of(text)).collect::<Result<_>>()?,
+        },
         no_fallback: gguf.no_fallback,
     };
     let overrides = gguf.override_kv.iter().map(|text| override_kv(text)).collect::<Result<_>>()?;
@@ -127,11 +134,15 @@ pub fn tensor_types(args: &ConvertArgs) -> Result<Vec<String>> {
 }
 
 /// A rule of a mix. llama-quantize takes names in lower case, and the first `=` for the end of the pattern.
-fn rule(text: &str) -> Result<(regex::Regex, Scheme)> {
+fn rule_of(text: &str) -> Result<(regex::Regex, Scheme)> {
     let bad = || Error::request(format!("--tensor-type '{text}': needs REGEX=TYPE"));
     let (name, ty) = text.split_once('=').filter(|(name, ty)| !name.is_empty() && !ty.is_empty()).ok_or_else(bad)?;
-    let regex = pattern(&name.to_lowercase()).map_err(|e| Error::request(format!("--tensor-type: {e}")))?;
-    Ok((regex, tensor_type("--tensor-type", ty)?))
+    rule("--tensor-type", &name.to_lowercase(), ty)
+}
+
+fn rule(option: &str, name: &str, ty: &str) -> Result<(regex::Regex, Scheme)> {
+    let regex = pattern(name).map_err(|e| Error::request(format!("{option}: {e}")))?;
+    Ok((regex, tensor_type(option, ty)?))
 }
 
 /// An entry of `--override-kv`: integers become u32 of their magnitude, as llama-quantize stores them.

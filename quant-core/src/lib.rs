@@ -10,12 +10,14 @@
 //! | [`plan::Plan`] | every decision, before the first byte |
 //! | [`sink::Sink`] | a checkpoint being written, at offsets known from the plan |
 //! | [`convert::Pass`] | the loop |
+//! | [`allocate`] | **where** the bits go |
 //! | [`audit`] | **how well**: what became of the numbers |
 //!
 //! Nothing here opens a file, prints, or knows a file format.
 
 #![warn(clippy::unwrap_used)]
 
+pub mod allocate;
 pub mod aten;
 pub mod audit;
 pub mod backend;

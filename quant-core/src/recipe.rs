@@ -40,9 +40,13 @@ pub struct Rule {
 /// match = 'mlp\.down_proj'
 /// type = "int8"
 /// ```
+///
+/// With `mix = "q4_k_m"` in place of `type` it bends a mix of llama-quantize, for GGUF.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecipeText {
+    /// A mix of llama-quantize, whose types the rules change. Then there is no scheme for the rest.
+    pub mix: Option<String>,
     /// The scheme for what no rule names.
     pub r#type: Option<String>,
     /// Patterns of tensors to keep.

@@ -20,8 +20,10 @@ pub fn text(report: &Report, all: bool) -> String {
     let against = report.candidate.as_ref().map_or("schemes tried on it".to_owned(), |path| format!("against {path}"));
     let mut text = format!("{} {} {}\n", bold("Audit of"), Printable(&report.reference), Printable(&against));
     text += &summary(report);
-    for scheme in &report.schemes {
-        text += &scheme_text(scheme, report.schemes.len() > 1, all);
+    if report.schemes.len() > 1 && !all {
+        text += &compared(report);
+    } else {
+        report.schemes.iter().for_each(|scheme| text += &scheme_text(scheme, report.schemes.len() > 1, all));
     }
     text += &lists(report);
     text + &closing(report)
@@ -39,6 +41,14 @@ fn summary(report: &Report) -> String {
     table(&headings, report.schemes.iter().map(row))
 }
 
+/// What a conversion cost, below its own report.
+pub fn cost(scheme: &SchemeReport) -> String {
+    let m = &scheme.model;
+    let output = m.output_error.map_or(String::new(), |v| format!(", weighed by importance {:.3} %", 100.0 * v));
+    let total = format!("\n {} error {} %, SQNR {} dB{output}\n", bold("Cost:"), percent(m), decibels(m));
+    total + &scheme_text(scheme, false, false)
+}
+
 fn scheme_text(scheme: &SchemeReport, is_named: bool, all: bool) -> String {
     let name = if is_named { format!(", {}", scheme.scheme) } else { String::new() };
     let mut text = String::new();
@@ -52,6 +62,26 @@ fn scheme_text(scheme: &SchemeReport, is_named: bool, all: bool) -> String {
     let role = |r: &RoleRow| [vec![r.role.into(), r.tensors.to_string(), count(r.metrics.n)], figures(&r.metrics)].concat();
     text += &table(&["role", ">tensors", ">weights", ">error %", ">SQNR dB", ">max |e|", ">cosine"], scheme.roles.iter().map(role));
     text + &worst(scheme, &name, all)
+}
+
+/// Several schemes side by side.
+fn compared(report: &Report) -> String {
+    let mut text = format!("\n{}\n", bold("By layer, bars from 0 to the worst layer of each"));
+    for scheme in report.schemes.iter().filter(|s| !s.model.exact) {
+        let _ = write!(text, " {}\n{}", scheme.scheme, sparkline(&scheme.layers));
+    }
+    let _ = writeln!(text, "\n{}", bold("Error % by role (--all lists every tensor)"));
+    let mut roles: Vec<&str> = Vec::new();
+    report.schemes.iter().flat_map(|s| &s.roles).for_each(|r| if !roles.contains(&r.role) { roles.push(r.role) });
+    let cell = |s: &SchemeReport, role: &str| match s.roles.iter().find(|r| r.role == role) {
+        Some(r) if r.metrics.exact => "exact".into(),
+        Some(r) => percent(&r.metrics),
+        None => "–".into(),
+    };
+    let row = |role: &&str| std::iter::once((*role).to_owned()).chain(report.schemes.iter().map(|s| cell(s, role))).collect();
+    let headings: Vec<String> = std::iter::once("role".to_owned()).chain(report.schemes.iter().map(|s| format!(">{}", s.scheme))).collect();
+    let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
+    text + &table(&headings, roles.iter().map(row))
 }
 
 fn worst(scheme: &SchemeReport, name: &str, all: bool) -> String {

@@ -57,7 +57,7 @@ impl<'a> Work<'a> {
     }
 
     /// Decodes consecutive elements of the source tensor, wherever they start: codes are unpacked from whole bytes on.
-    fn decode_unaligned(&self, source: &dyn Source, at: u64, out: &mut [f32], buffers: &mut Vec<Vec<u8>>) -> Result<()> {
+    pub(crate) fn decode_unaligned(&self, source: &dyn Source, at: u64, out: &mut [f32], buffers: &mut Vec<Vec<u8>>) -> Result<()> {
         let before = (at % 8) as usize;
         let mut whole = vec![0.0; before + out.len()];
         self.decode_run(source, at - before as u64, &mut whole, buffers)?;

@@ -5,6 +5,7 @@
 //! another tool has quantized is shown by its numbers ([`crate::foreign`]).
 
 mod place;
+mod sensitivity;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -16,6 +17,7 @@ use quant_core::source::{Importance, Source, Tensor};
 use quant_core::{Dtype, Error, Result, Scheme, convert};
 
 pub use place::{Part, layer_of, part_of};
+pub use sensitivity::sensitivity;
 
 use crate::Checkpoint;
 use crate::foreign::{self, Form};

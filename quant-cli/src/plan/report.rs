@@ -1,0 +1,126 @@
+//! What a plan shows, and the recipe that it writes.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use quant_core::error::Printable;
+use serde::Serialize;
+
+use crate::report::{bold, table};
+use crate::size::{bytes, count};
+
+/// How far the size of a fixed mix may be from that of the plan to be shown beside it.
+const NEAR: f64 = 0.3;
+
+/// A plan.
+#[derive(Serialize)]
+pub struct Report {
+    pub model: String,
+    pub weights: u64,
+    /// The most bytes of tensors; none if the error was the limit.
+    pub budget: Option<u64>,
+    /// Bytes of the tensors.
+    pub bytes: u64,
+    pub bits_per_weight: f64,
+    /// √(Σw·r²/Σw), r the relative error of a tensor, w how much it counts.
+    pub error: f64,
+    /// How far Σw·r² (or the bytes, if the error was the limit) may be above the least there is, relative to it.
+    pub gap: f64,
+    /// Weights that were measured, and how many there are in these tensors.
+    pub sampled: u64,
+    pub measured_of: u64,
+    pub imatrix: Option<String>,
+    /// Mixes of llama-quantize, with the error that they are expected to have.
+    pub mixes: Vec<MixRow>,
+    pub tensors: Vec<TensorRow>,
+    /// Tensors whose type is not chosen.
+    pub kept: Vec<String>,
+    #[serde(skip)]
+    pub keep_patterns: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+/// A mix of llama-quantize.
+#[derive(Serialize)]
+pub struct MixRow {
+    pub mix: String,
+    pub bytes: u64,
+    pub bits_per_weight: f64,
+    pub error: f64,
+}
+
+/// A tensor and its type.
+#[derive(Serialize)]
+pub struct TensorRow {
+    pub name: String,
+    pub role: &'static str,
+    pub shape: Vec<u64>,
+    pub scheme: String,
+    pub bytes: u64,
+    /// Its relative error, by importance where that is known.
+    pub error: f64,
+    /// Its share of the total.
+    pub share: f64,
+}
+
+impl Report {
+    /// The text for a terminal.
+    pub fn text(&self) -> String {
+        let mut text = format!("{} {}\n", bold("Plan for"), Printable(&self.model));
+        let share = 100.0 * self.sampled as f64 / self.measured_of.max(1) as f64;
+        let _ = writeln!(text, " measured on {} of {} weights ({share:.1} %)", count(self.sampled), count(self.measured_of));
+        let mut rows: Vec<(bool, &str, u64, f64, f64)> =
+            self.mixes.iter().map(|m| (false, m.mix.as_str(), m.bytes, m.bits_per_weight, m.error)).collect();
+        rows.retain(|row| (row.2 as f64 / self.bytes.max(1) as f64 - 1.0).abs() <= NEAR);
+        rows.push((true, "this plan", self.bytes, self.bits_per_weight, self.error));
+        rows.sort_by(|a, b| (a.2, a.0).cmp(&(b.2, b.0)));
+        let row = |(is_plan, name, size, bits, error): (bool, &str, u64, f64, f64)| {
+            let mark = if is_plan { "←".to_owned() } else { String::new() };
+            vec![name.to_owned(), bytes(size), format!("{bits:.3}"), format!("{:.3}", 100.0 * error), mark]
+        };
+        let _ = writeln!(text, "\n{}", bold("Beside the mixes of llama-quantize"));
+        text += &table(&["mix", ">size", ">bits a weight", ">expected error %", ""], rows.into_iter().map(row));
+        let _ = writeln!(text, "\n{}", bold("Types by role"));
+        text += &table(&["role", "types", ">size", ">error %", ">share of the total %"], self.roles());
+        let what = if self.budget.is_some() { "squared error" } else { "size" };
+        let _ = writeln!(text, "\n the {what} is at most {:.3} % above the least that these types allow", 100.0 * self.gap);
+        text
+    }
+
+    /// One row for each role.
+    fn roles(&self) -> Vec<Vec<String>> {
+        let mut order: Vec<&str> = Vec::new();
+        self.tensors.iter().for_each(|t| if !order.contains(&t.role) { order.push(t.role) });
+        let row = |role: &&str| {
+            let of: Vec<&TensorRow> = self.tensors.iter().filter(|t| t.role == *role).collect();
+            let mut types: BTreeMap<&str, usize> = BTreeMap::new();
+            of.iter().for_each(|t| *types.entry(&t.scheme).or_default() += 1);
+            let types: Vec<String> = types.iter().map(|(ty, n)| format!("{n} × {ty}")).collect();
+            let error = (of.iter().map(|t| t.error * t.error).sum::<f64>() / of.len().max(1) as f64).sqrt();
+            let share: f64 = of.iter().map(|t| t.share).sum();
+            let size: u64 = of.iter().map(|t| t.bytes).sum();
+            vec![(*role).to_owned(), types.join(", "), bytes(size), format!("{:.3}", 100.0 * error), format!("{:.1}", 100.0 * share)]
+        };
+        order.iter().map(row).collect()
+    }
+
+    /// The recipe, with the mix that it bends if it is for GGUF.
+    pub fn recipe(&self, mix: Option<&str>) -> String {
+        let mut text = String::from("# A recipe for quant convert --recipe, by quant plan.\n");
+        let _ = writeln!(text, "# {:.3} bits a weight, expected error {:.3} %", self.bits_per_weight, 100.0 * self.error);
+        if self.imatrix.is_some() {
+            text += "# Made with an importance matrix: convert with the same one, --imatrix FILE.\n";
+        }
+        text.push('\n');
+        if let Some(mix) = mix {
+            let _ = writeln!(text, "mix = \"{mix}\"");
+        }
+        if !self.keep_patterns.is_empty() {
+            let _ = writeln!(text, "keep = {:?}", self.keep_patterns);
+        }
+        for t in &self.tensors {
+            let _ = write!(text, "\n[[tensor]]\nmatch = {:?}\ntype = \"{}\"\n", format!("^{}$", regex::escape(&t.name)), t.scheme);
+        }
+        text
+    }
+}

@@ -1,0 +1,82 @@
+//! The errors of some rows of a tensor under a scheme: what a sample says about the whole.
+
+use super::measure::{Piece, measure};
+use super::sketch::Counting;
+use super::ErrorStats;
+use crate::convert::{Scratch, Work, decode, encode_weighted};
+use crate::plan::{Planned, View};
+use crate::source::{Importance, Source};
+use crate::{Result, Scheme};
+
+/// Rows of a tensor in memory, with the importance of their elements.
+pub struct Rows {
+    shape: [u64; 2],
+    numbers: Vec<f32>,
+    importance: Option<Vec<f32>>,
+}
+
+impl Rows {
+    /// The rows of a tensor, seen as a matrix of rows of its last dimension.
+    pub fn n_of(shape: &[u64]) -> u64 {
+        shape.iter().rev().skip(1).product()
+    }
+
+    /// Rows that stand for all `n`: of `most` elements together, evenly spread; at least 16 rows, or all.
+    pub fn spread(n: u64, columns: u64, most: u64) -> Vec<u64> {
+        let wanted = (most / columns.max(1)).max(16).min(n);
+        (0..wanted).map(|i| ((2 * i + 1) as u128 * u128::from(n) / (2 * wanted as u128)) as u64).collect()
+    }
+
+    /// Reads rows of tensor `index`.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read(source: &dyn Source, index: usize, rows: &[u64], importance: Option<&dyn Importance>) -> Result<Rows> {
+        let tensor = &source.tensors()[index];
+        let planned = Planned::seen(index, tensor, View::Whole);
+        let work = Work::new(source, 0, &planned)?;
+        let columns = tensor.shape.last().copied().unwrap_or(1).max(1);
+        let per_expert = tensor.shape.iter().rev().nth(1).copied().unwrap_or(1).max(1);
+        let n = rows.len() * columns as usize;
+        let mut numbers = vec![0.0; n];
+        let mut weights = importance.map(|_| vec![0.0; n]);
+        let mut scratch = Scratch::default();
+        for (i, &row) in rows.iter().enumerate() {
+            let here = i * columns as usize..(i + 1) * columns as usize;
+            work.decode_unaligned(source, row * columns, &mut numbers[here.clone()], &mut scratch.parts)?;
+            if let (Some(importance), Some(weights)) = (importance, &mut weights) {
+                importance.read(row / per_expert * columns, &mut weights[here])?;
+            }
+        }
+        Ok(Rows { shape: [rows.len() as u64, columns], numbers, importance: weights })
+    }
+
+    /// The errors that these rows would have under `scheme`, which looks at their importance if `is_weighted`. Schemes whose
+    /// parameters belong to more than a row have others here than in the whole tensor.
+    ///
+    /// # Errors
+    /// If the scheme does not fit rows of this length, or a number cannot be expressed.
+    pub fn under(&self, scheme: Scheme, is_weighted: bool) -> Result<ErrorStats> {
+        let importance = self.importance.as_deref();
+        let parts = encode_weighted(scheme, &self.shape, &self.numbers, importance.filter(|_| is_weighted))?;
+        let decoded = decode(scheme, &self.shape, &parts)?;
+        let piece = Piece { at: 0, columns: self.shape[1], w: &self.numbers, q: &decoded, importance, noise: None };
+        Ok(measure(&piece, &mut Counting::new()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_spread_evenly() {
+        assert_eq!(Rows::spread(4, 8, 8), [0, 1, 2, 3]);
+        assert_eq!(Rows::spread(100, 1, 20).len(), 20);
+        assert_eq!(Rows::spread(100, 1, 20)[..3], [2, 7, 12]);
+        assert_eq!(Rows::spread(1 << 60, 1 << 20, 1).len(), 16);
+        assert!(Rows::spread(0, 8, 8).is_empty());
+        assert_eq!(Rows::n_of(&[3, 4, 5]), 12);
+        assert_eq!(Rows::n_of(&[5]), 1);
+    }
+}
