@@ -178,7 +178,7 @@ impl<'a> Pass<'a> {
     fn slab_of(&self, work: &Work<'_>) -> u64 {
         let granule = slab_granule(work.to.granule());
         let granule = if granule > self.slab { work.to.least_slab() } else { granule };
-        (self.slab / granule).max(1) * granule
+        if self.audit.is_some() { audit::in_blocks(self.slab, granule) } else { (self.slab / granule).max(1) * granule }
     }
 
     fn step(&self, scratch: &mut Scratch, job: &Job<'_>, sink: &dyn Sink, observer: &dyn Observer, tallies: &Mutex<Vec<Tally>>) -> Result<()> {

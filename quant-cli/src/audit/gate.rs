@@ -5,12 +5,11 @@ use quant_core::{Error, Result};
 use regex::Regex;
 use serde_json::Value;
 
+use super::args::AuditArgs;
 use super::report::{Failed, Metrics, Report, TensorRow, Weights};
 
 /// What the whole model is called in a condition.
 const MODEL: &str = "model";
-/// Figures that are infinite where there is none: there is no error, or there are no weights to compare it with.
-const INFINITE: [&str; 2] = ["sqnr_db", "relative_error"];
 
 /// A condition, such as `ffn_down:sqnr_db<20`.
 pub struct Condition {
@@ -32,7 +31,7 @@ impl Condition {
     ///
     /// # Errors
     /// If it is none, or there is no such metric, with those that there are.
-    pub fn parse(text: &str) -> Result<Condition> {
+    pub fn parse(text: &str, args: &AuditArgs) -> Result<Condition> {
         let bad = |problem: String| Error::request(format!("--fail-if '{text}': {problem}"));
         let operators: [(&str, fn(f64, f64) -> bool); 4] = [("<=", |a, b| a <= b), (">=", |a, b| a >= b), ("<", |a, b| a < b), (">", |a, b| a > b)];
         // Patterns may have these characters too, so the last of them counts.
@@ -51,7 +50,16 @@ impl Condition {
         if matches!(subject, Subject::Model) && Weights::NAMES.contains(&metric) {
             return Err(bad(format!("{metric} is a figure of single tensors")));
         }
-        Ok(Condition { text: text.into(), subject, metric, is_met, limit })
+        let needed = match metric {
+            "output_error" if args.imatrix.is_none() => Some("--imatrix"),
+            "activation_error" if args.activations.is_none() => Some("--activations"),
+            "spectral_norm" if !args.spectral => Some("--spectral"),
+            _ => None,
+        };
+        match needed {
+            Some(option) => Err(bad(format!("{metric} needs {option}"))),
+            None => Ok(Condition { text: text.into(), subject, metric, is_met, limit }),
+        }
     }
 
     /// Where it holds in a report.
@@ -103,7 +111,9 @@ impl Condition {
         }
         Ok(match value {
             Some(Value::Number(n)) => n.as_f64(),
-            Some(Value::Null) if INFINITE.contains(&self.metric) => Some(f64::INFINITY),
+            // Without an error the ratio is infinite; with one and all weights 0 it is the worst there is.
+            Some(Value::Null) if self.metric == "sqnr_db" => Some(if metrics.exact { f64::INFINITY } else { f64::NEG_INFINITY }),
+            Some(Value::Null) if self.metric == "relative_error" => Some(f64::INFINITY),
             _ => None,
         })
     }
@@ -123,14 +133,25 @@ impl Condition {
 mod tests {
     use super::*;
 
+    /// The arguments of `audit` with these options.
+    fn args(options: &[&str]) -> AuditArgs {
+        let line = ["quant", "audit", "a", "b"].iter().chain(options);
+        match <crate::args::Args as clap::Parser>::try_parse_from(line).unwrap().command {
+            crate::args::Command::Audit(args) => *args,
+            _ => unreachable!("the command is audit"),
+        }
+    }
+
     #[test]
     fn conditions_are_read() {
+        let plain = args(&[]);
         for text in ["sqnr_db<20", "ffn_(up|down):rmse >= 1e-3", "model:relative_error>0.1", "(?<x>a):cosine<=0.9", "kurtosis>9"] {
-            assert!(Condition::parse(text).is_ok(), "{text}");
+            assert!(Condition::parse(text, &plain).is_ok(), "{text}");
         }
-        for text in ["", "sqnr_db", "sqnr_db<x", "sqnr<20", "sqnr_db<nan", "(:rmse<1", "model:zeros>1"] {
-            assert!(Condition::parse(text).is_err(), "{text}");
+        for text in ["", "sqnr_db", "sqnr_db<x", "sqnr<20", "sqnr_db<nan", "(:rmse<1", "model:zeros>1", "spectral_norm>1"] {
+            assert!(Condition::parse(text, &plain).is_err(), "{text}");
         }
+        assert!(Condition::parse("spectral_norm>1", &args(&["--spectral"])).is_ok());
     }
 
     #[test]

@@ -141,10 +141,6 @@ fn details(html: &mut String, report: &Report, index: usize) {
     *html += "</details>\n";
 }
 
-fn short_result(scheme: &SchemeReport) -> String {
-    if scheme.model.exact { "exact".into() } else { format!("relative error {}", percent(error(&scheme.model))) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

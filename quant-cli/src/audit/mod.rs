@@ -21,6 +21,7 @@ use quant_core::source::Tensor;
 use quant_core::{Error, Result};
 use quant_formats::audit::{self, Beside, Pairing};
 use quant_formats::gguf::imatrix::ImportanceMatrix;
+use quant_formats::input::Identity;
 use quant_formats::output::Staged;
 use regex::Regex;
 
@@ -49,7 +50,11 @@ pub struct Session<'a> {
 /// Runs the command.
 pub fn run(args: &AuditArgs) -> Result<Outcome> {
     let begin = Instant::now();
-    let conditions = args.fail_if.iter().map(|text| Condition::parse(text)).collect::<Result<Vec<_>>>()?;
+    let conditions = args.fail_if.iter().map(|text| Condition::parse(text, args)).collect::<Result<Vec<_>>>()?;
+    let inputs = inputs(args)?;
+    if let Some(path) = &args.html {
+        Staged::check(path, false, 0, args.force, &inputs)?;
+    }
     let session = Session::new(args)?;
     let mut report = match (&args.candidate, &args.types[..]) {
         (Some(candidate), _) => session.pair(candidate)?,
@@ -58,11 +63,14 @@ pub fn run(args: &AuditArgs) -> Result<Outcome> {
     };
     session.progress.finish();
     for condition in &conditions {
-        report.failed.extend(condition.of(&report)?);
+        match condition.of(&report) {
+            Ok(failed) => report.failed.extend(failed),
+            Err(error) => report.problems.push(error.to_string()),
+        }
     }
     report.seconds = begin.elapsed().as_secs_f64();
     if let Some(path) = &args.html {
-        write_page(path, &html::page(&report), args)?;
+        write_page(path, &html::page(&report), args.force, &inputs)?;
     }
     let text = match (args.json, args.csv) {
         (true, _) => crate::report::json(&report)?,
@@ -89,12 +97,19 @@ fn exit(report: &Report, args: &AuditArgs) -> u8 {
     FAILED
 }
 
-fn write_page(path: &Path, page: &str, args: &AuditArgs) -> Result<()> {
+/// Every file that is read, which no output may replace.
+fn inputs(args: &AuditArgs) -> Result<Vec<Identity>> {
     let mut inputs = Vec::new();
-    for input in [Some(&args.reference), args.candidate.as_ref(), args.imatrix.as_ref(), args.activations.as_ref()].into_iter().flatten() {
-        inputs.push(quant_formats::input::Identity::of(input)?);
+    for model in [Some(&args.reference), args.candidate.as_ref(), args.activations.as_ref()].into_iter().flatten() {
+        let opening = quant_formats::Opening { io: args.io.into(), ..Default::default() };
+        inputs.extend(quant_formats::open(model, opening)?.identities()?);
     }
-    let staged = Staged::file(path, page.len() as u64, args.force, &inputs)?;
+    inputs.extend(args.imatrix.as_deref().map(Identity::of).transpose()?);
+    Ok(inputs)
+}
+
+fn write_page(path: &Path, page: &str, force: bool, inputs: &[Identity]) -> Result<()> {
+    let staged = Staged::file(path, page.len() as u64, force, inputs)?;
     staged.write_at(0, 0, page.as_bytes())?;
     staged.commit()
 }
@@ -144,12 +159,15 @@ impl<'a> Session<'a> {
         pairing.reference.check_unchanged()?;
         pairing.candidate.check_unchanged()?;
         let mut report = empty(self.args, pairing.names);
+        let mut counted = BTreeSet::new();
         let measured = |(pair, stats): (&audit::Pair, ErrorStats)| {
             let (tensor, other) = (&pairing.reference.tensors[pair.reference], &pairing.candidate.tensors[pair.candidate]);
-            measured(tensor, other.stored_as(), other.stored_bytes(), stats)
+            // Embeddings that serve as head are stored once.
+            let bytes = if counted.insert(pair.candidate) { other.stored_bytes() } else { 0 };
+            Measured { name: pairing.name_of(pair).to_owned(), ..measured(tensor, other.stored_as(), bytes, stats) }
         };
         let measured: Vec<Measured> = pairing.pairs.iter().zip(stats).map(measured).collect();
-        self.finish(&mut report, vec![build_scheme(None, measured)]);
+        self.finish(&mut report, vec![build::scheme(None, measured)]);
         report.problems.extend(std::mem::take(&mut pairing.problems));
         report.skipped = pairing.skipped.iter().map(|(name, reason)| Skipped { name: name.clone(), reason: reason.clone() }).collect();
         report.missing = pairing.missing.clone();
@@ -180,7 +198,8 @@ impl<'a> Session<'a> {
             for row in &scheme.tensors {
                 names.insert(row.name.as_str());
                 if row.weights.non_finite > 0 {
-                    report.problems.push(format!("'{}' has {} pairs with a NaN or an infinity", row.name, row.weights.non_finite));
+                    let pairs = if row.weights.non_finite == 1 { "pair" } else { "pairs" };
+                    report.problems.push(format!("'{}' has {} {pairs} with a NaN or an infinity", row.name, row.weights.non_finite));
                 }
             }
         }
@@ -196,9 +215,4 @@ impl<'a> Session<'a> {
 pub fn measured(tensor: &Tensor, to: String, bytes: u64, stats: ErrorStats) -> Measured {
     let (name, shape, role) = (tensor.name.clone(), tensor.shape.clone(), tensor.role);
     Measured { name, shape, from: tensor.stored_as(), to, role, bytes, stats }
-}
-
-/// The report of a scheme; where a number is not finite, its tensor says which in a problem.
-fn build_scheme(name: Option<String>, measured: Vec<Measured>) -> SchemeReport {
-    build::scheme(name, measured)
 }

@@ -52,6 +52,9 @@ pub fn cost(scheme: &SchemeReport) -> String {
 fn scheme_text(scheme: &SchemeReport, is_named: bool, all: bool) -> String {
     let name = if is_named { format!(", {}", scheme.scheme) } else { String::new() };
     let mut text = String::new();
+    if scheme.compared == 0 {
+        return "\n Nothing could be compared.\n".into();
+    }
     if scheme.model.exact {
         let _ = writeln!(text, "\n Nothing differs{name}: {} weights have exactly the values of the reference.", count(scheme.model.n));
         return text;
@@ -173,7 +176,7 @@ fn percent(m: &Metrics) -> String {
 fn decibels(m: &Metrics) -> String {
     match (m.exact, m.sqnr_db) {
         (true, _) => "exact".into(),
-        (_, Some(v)) => format!("{v:.2}"),
+        (_, Some(v)) => format!("{:.2}", if v.abs() < 0.005 { 0.0 } else { v }),
         _ => "−∞".into(),
     }
 }

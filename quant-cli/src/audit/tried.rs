@@ -55,10 +55,10 @@ impl Session<'_> {
         let request = self.request(asked);
         let mut plan = convert::plan(&checkpoint, &request).map_err(|e| e.of(&self.args.reference))?;
         self.narrow_plan(&mut plan)?;
-        plan.scan(&checkpoint, &self.budget, false, &self.progress).map_err(|e| e.of(&checkpoint.path))?;
+        plan.scan(&checkpoint, &self.budget, false, &self.progress).map_err(|e| self.unfit(e))?;
         let subjects = audit::tried(&checkpoint, &plan, &self.beside)?;
         let (places, subjects): (Vec<usize>, Vec<Subject<'_>>) = subjects.into_iter().unzip();
-        let stats = self.audit.run(&subjects, &self.progress).map_err(|e| e.of(&self.args.reference))?;
+        let stats = self.audit.run(&subjects, &self.progress).map_err(|e| self.unfit(e))?;
         checkpoint.check_unchanged()?;
         if report.schemes.is_empty() && report.skipped.is_empty() {
             report.skipped = data_of(&checkpoint, &plan);
@@ -68,6 +68,17 @@ impl Session<'_> {
         }
         let name = audit::names_of(&checkpoint);
         Ok((name, build::scheme(Some(text), rows(&checkpoint, &plan, places.into_iter().zip(stats)))))
+    }
+
+    /// A number that a scheme cannot hold, with what helps here.
+    fn unfit(&self, error: Error) -> Error {
+        match error {
+            Error::NonFinite { tensor, index, value, scheme } => {
+                let problem = format!("element {index} is {value}, which {scheme} cannot hold; --only with another pattern leaves the tensor out");
+                Error::tensor(&self.args.reference, &tensor, problem)
+            }
+            other => other.of(&self.args.reference),
+        }
     }
 
     fn request(&self, asked: &Asked) -> Request {
@@ -119,7 +130,7 @@ fn rows(checkpoint: &Checkpoint, plan: &Plan, stats: impl Iterator<Item = (usize
         Measured {
             name: planned.name.clone(),
             shape: planned.shape.clone(),
-            from: checkpoint.tensors[planned.source].stored_as(),
+            from: checkpoint.original.as_deref().unwrap_or(checkpoint).tensors[planned.source].stored_as(),
             to: planned.scheme.to_string(),
             role: planned.role,
             bytes: planned.n_bytes(),
@@ -141,7 +152,8 @@ pub fn converted(
     budget: &quant_core::convert::Budget,
 ) -> Result<SchemeReport> {
     let audit = Audit::new(budget, false)?;
-    let subjects = audit::tried(checkpoint, plan, &Beside::default())?;
+    let beside = Beside::default();
+    let subjects = audit::tried(checkpoint, plan, &beside)?;
     let (encoded, copied): (Vec<_>, Vec<_>) = subjects.into_iter().partition(|(i, _)| errors.get(*i).is_some_and(Option::is_some));
     let (places, subjects): (Vec<usize>, Vec<Subject<'_>>) = encoded.into_iter().unzip();
     let mut stats: Vec<ErrorStats> = places.iter().map(|&i| errors[i].take().unwrap_or_default()).collect();

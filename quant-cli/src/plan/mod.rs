@@ -10,9 +10,8 @@ use quant_core::allocate::{self, Candidate};
 use quant_core::mix::Ftype;
 use quant_core::plan::{Plan, Planned};
 use quant_core::recipe::{Recipe, pattern};
-use quant_core::source::Role;
 use quant_core::{Error, Result, Scheme, ggml};
-use quant_formats::audit::{self, Beside, layer_of, part_of, sensitivity};
+use quant_formats::audit::{self, Beside, layer_of, part_of, sensitivities};
 use quant_formats::convert::{self, Request, Target};
 use quant_formats::foreign::Form;
 use quant_formats::gguf::imatrix::ImportanceMatrix;
@@ -53,6 +52,9 @@ pub fn run(args: &PlanArgs) -> Result<Outcome> {
     let weights = args.weight.iter().map(|text| factor(text)).collect::<Result<Vec<_>>>()?;
     let kept = args.keep.iter().map(|text| pattern(text)).collect::<Result<Vec<_>>>()?;
     let beside = Beside { importance: args.imatrix.as_deref().map(|path| ImportanceMatrix::open(path, args.io.into())).transpose()?, activations: None };
+    if let Some(path) = &args.recipe {
+        Staged::check(path, false, 0, args.force, &inputs(args)?)?;
+    }
     let checkpoint = open(args, is_gguf)?;
     let base = plan(&checkpoint, if is_gguf { Wanted::Mix(BASE, &beside) } else { Wanted::Scheme(schemes[0]) })?;
     let open = choices(&checkpoint, &base, &schemes, &weights, &kept, beside.importance.is_some())?;
@@ -123,9 +125,9 @@ fn fixed_mixes(checkpoint: &Checkpoint, beside: &Beside) -> Vec<(&'static str, P
 /// The tensors whose type is to be chosen: those that the base quantizes.
 fn choices(checkpoint: &Checkpoint, base: &Plan, schemes: &[Scheme], weights: &[(Regex, f64)], kept: &[Regex], is_weighted: bool) -> Result<Vec<Open>> {
     let layers: BTreeSet<u64> = base.tensors.iter().filter_map(|t| layer_of(&t.name)).collect();
-    let is_tied = !base.tensors.iter().any(|t| t.role == Role::Head);
+    let parts: Vec<_> = base.tensors.iter().map(|t| (part_of(&t.name, t.role), t.n_elements())).collect();
     let mut open = Vec::new();
-    for (place, t) in base.tensors.iter().enumerate() {
+    for ((place, t), mut weight) in base.tensors.iter().enumerate().zip(sensitivities(&parts, layers.len() as u64)) {
         if t.copied || kept.iter().any(|k| k.is_match(&t.name)) {
             continue;
         }
@@ -134,11 +136,6 @@ fn choices(checkpoint: &Checkpoint, base: &Plan, schemes: &[Scheme], weights: &[
         if fitting.is_empty() {
             let text: Vec<String> = schemes.iter().map(ToString::to_string).collect();
             return Err(Error::tensor(&checkpoint.path, &t.name, format!("its shape {:?} fits none of {}", t.shape, text.join(", "))));
-        }
-        let part = part_of(&t.name, t.role);
-        let mut weight = sensitivity(part, layers.len() as u64);
-        if is_tied && part == audit::Part::Embedding {
-            weight += sensitivity(audit::Part::Head, 1);
         }
         weight *= weights.iter().filter(|(pattern, _)| pattern.is_match(&t.name)).map(|(_, factor)| factor).product::<f64>();
         open.push(Open { place, weight, schemes: fitting });
@@ -283,10 +280,15 @@ fn mix_row(name: &str, plan: &Plan, base: &Plan, open: &[Open], costs: &Costs, t
     Some(MixRow { mix: name.into(), bytes, bits_per_weight: bytes as f64 * 8.0 / n.max(1) as f64, error: (error / total_weight).sqrt() })
 }
 
-fn write(args: &PlanArgs, path: &std::path::Path, text: &str) -> Result<()> {
-    let mut inputs = vec![Identity::of(&args.model)?];
+/// Every file that is read, which no output may replace.
+fn inputs(args: &PlanArgs) -> Result<Vec<Identity>> {
+    let mut inputs = quant_formats::open(&args.model, Opening { io: args.io.into(), ..Default::default() })?.identities()?;
     inputs.extend(args.imatrix.as_deref().map(Identity::of).transpose()?);
-    let staged = Staged::file(path, text.len() as u64, args.force, &inputs)?;
+    Ok(inputs)
+}
+
+fn write(args: &PlanArgs, path: &std::path::Path, text: &str) -> Result<()> {
+    let staged = Staged::file(path, text.len() as u64, args.force, &inputs(args)?)?;
     staged.write_at(0, 0, text.as_bytes())?;
     staged.commit()
 }

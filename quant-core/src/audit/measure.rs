@@ -1,11 +1,12 @@
 //! The errors of one piece of a tensor.
 //!
 //! Sums run in four lanes, element i in lane i mod 4, over blocks of 256; lanes are added from left to right, blocks in their
-//! order. So figures depend on where pieces begin, which the loop fixes, and on nothing else.
+//! order, so figures do not depend on where pieces begin, as long as that is at whole blocks.
 
 use super::sketch::Counting;
-use super::stats::{BLOCK, ErrorStats, WorstBlock};
 use super::Moments;
+use super::stats::{BLOCK, BlockStats, ErrorStats, SlabStats, WorstBlock};
+use crate::codec::Columns;
 use crate::simd::widest;
 
 const LANES: usize = 4;
@@ -24,41 +25,49 @@ pub(super) struct Piece<'a> {
     pub(super) q: &'a [f32],
     /// The importance of each, if it is known.
     pub(super) importance: Option<&'a [f32]>,
-    /// Σs²/12 over the piece, if the candidate has steps.
-    pub(super) noise: Option<f64>,
+    /// Σs²/12 over each block, if the candidate has steps.
+    pub(super) noise: Option<&'a [f64]>,
 }
 
 /// Measures a piece.
-pub(super) fn measure(piece: &Piece<'_>, counting: &mut Counting) -> ErrorStats {
+pub(super) fn measure(piece: &Piece<'_>, counting: &mut Counting) -> SlabStats {
     let is_finite = widest!((w: &[f32] = piece.w, q: &[f32] = piece.q) -> bool {
         w.iter().zip(q).fold(true, |all, (w, q)| all & w.is_finite() & q.is_finite())
     });
     if !is_finite {
         return measure_finite_part(piece, counting);
     }
-    let mut stats = widest!((piece: &Piece<'_> = piece, counting: &mut Counting = counting) -> ErrorStats { measure_here(piece, counting) });
-    stats.sketch = counting.take();
-    stats.predicted = piece.noise.map(|noise| [noise, stats.sum_e2]);
-    if stats.weights.max >= OUTLIER || stats.weights.min <= -OUTLIER {
-        let is_outlier = |(_, w): &(usize, &f32)| w.abs() >= OUTLIER;
-        piece.w.iter().enumerate().filter(is_outlier).for_each(|(i, _)| stats.outlier_columns.insert((piece.at + i as u64) % piece.columns));
-    }
+    let mut stats = widest!((piece: &Piece<'_> = piece, counting: &mut Counting = counting) -> SlabStats { measure_here(piece, counting) });
+    stats.others.sketch = counting.take();
+    mark_outliers(&mut stats, piece);
     stats
 }
 
-/// Measures the pairs of a piece in which both are finite, and counts the others.
-fn measure_finite_part(piece: &Piece<'_>, counting: &mut Counting) -> ErrorStats {
+/// Marks the columns of large weights.
+fn mark_outliers(stats: &mut SlabStats, piece: &Piece<'_>) {
+    if stats.blocks.iter().any(|block| block.weights.max >= OUTLIER || block.weights.min <= -OUTLIER) {
+        let is_outlier = |(_, w): &(usize, &f32)| w.abs() >= OUTLIER && w.is_finite();
+        let outliers = piece.w.iter().enumerate().filter(is_outlier);
+        outliers.for_each(|(i, _)| stats.others.outlier_columns.insert((piece.at + i as u64) % piece.columns));
+    }
+}
+
+/// Measures the pairs of a piece in which both are finite, and counts the others. It has no steps.
+fn measure_finite_part(piece: &Piece<'_>, counting: &mut Counting) -> SlabStats {
     let kept: Vec<usize> = (0..piece.w.len()).filter(|&i| piece.w[i].is_finite() && piece.q[i].is_finite()).collect();
     let of = |x: &[f32]| kept.iter().map(|&i| x[i]).collect::<Vec<f32>>();
     let (w, q, importance) = (of(piece.w), of(piece.q), piece.importance.map(of));
-    let finite = Piece { at: 0, columns: u64::MAX, w: &w, q: &q, importance: importance.as_deref(), noise: None };
+    let finite = Piece { at: 0, columns: 1, w: &w, q: &q, importance: importance.as_deref(), noise: None };
     let mut stats = measure(&finite, counting);
+    stats.others.outlier_columns = Columns::default();
+    mark_outliers(&mut stats, piece);
     let place = |i: u64| piece.at + kept.get(i as usize).copied().unwrap_or_default() as u64;
-    stats.max_at = place(stats.max_at);
-    stats.worst.iter_mut().for_each(|block| block.start = place(block.start));
+    let others = &mut stats.others;
+    others.max_at = place(others.max_at);
+    others.worst.iter_mut().for_each(|block| block.start = place(block.start));
     let first = (0..piece.w.len()).find(|i| kept.binary_search(i).is_err());
-    stats.first_non_finite = first.map(|i| piece.at + i as u64);
-    stats.non_finite = (piece.w.len() - kept.len()) as u64;
+    others.first_non_finite = first.map(|i| piece.at + i as u64);
+    others.non_finite = (piece.w.len() - kept.len()) as u64;
     stats
 }
 
@@ -95,41 +104,37 @@ impl Sums {
 }
 
 #[inline(always)]
-fn measure_here(piece: &Piece<'_>, counting: &mut Counting) -> ErrorStats {
-    let &Piece { at, w, q, .. } = piece;
-    let mean = mean(w);
-    let mut stats = ErrorStats { weights: Moments { n: w.len() as u64, mean, ..Moments::default() }, ..ErrorStats::default() };
-    let (mut lo, mut hi) = ([f32::INFINITY; 8], [f32::NEG_INFINITY; 8]);
-    for (i, (w, q)) in w.chunks(BLOCK).zip(q.chunks(BLOCK)).enumerate() {
-        let sums = block(w, q, mean);
+fn measure_here(piece: &Piece<'_>, counting: &mut Counting) -> SlabStats {
+    let mut stats = SlabStats { blocks: Vec::with_capacity(piece.w.len().div_ceil(BLOCK)), others: ErrorStats::default() };
+    for (i, (w, q)) in piece.w.chunks(BLOCK).zip(piece.q.chunks(BLOCK)).enumerate() {
+        let (sums, mean) = (block(w, q, mean(w)), mean(w));
         let total = |lanes: [f64; LANES]| lanes.into_iter().fold(0.0, |sum, lane| sum + lane);
-        let (start, sum_e2) = (at + (i * BLOCK) as u64, total(sums.e2));
-        stats.sum_e += total(sums.e);
-        stats.sum_e2 += sum_e2;
-        stats.sum_w2 += total(sums.w2);
-        stats.sum_q2 += total(sums.q2);
-        stats.sum_wq += total(sums.wq);
-        stats.weights.m2 += total(sums.d2);
-        stats.weights.m3 += total(sums.d3);
-        stats.weights.m4 += total(sums.d4);
-        range(w, &mut lo, &mut hi);
-        stats.zeros += w.iter().fold(0u32, |n, &w| n + u32::from(w == 0.0)) as u64;
-        let max = sums.max.into_iter().fold(0.0, f64::max);
-        if max == 0.0 {
+        let (min, max) = range(w);
+        let weights = Moments { n: w.len() as u64, mean, m2: total(sums.d2), m3: total(sums.d3), m4: total(sums.d4), min, max };
+        let weighted = piece.importance.map(|h| weighted(w, q, &h[i * BLOCK..][..w.len()]));
+        let (e2, noise) = (total(sums.e2), piece.noise.map(|noise| noise[i]));
+        stats.blocks.push(BlockStats { weights, w2: total(sums.w2), q2: total(sums.q2), wq: total(sums.wq), e: total(sums.e), e2, weighted, noise });
+        stats.others.zeros += u64::from(w.iter().fold(0u32, |n, &w| n + u32::from(w == 0.0)));
+        let greatest = sums.max.into_iter().fold(0.0, f64::max);
+        let start = piece.at + (i * BLOCK) as u64;
+        if greatest > 0.0 {
+            differing(&mut stats.others, counting, (w, q), WorstBlock { start, n: w.len() as u64, sum_e2: e2 }, greatest);
+        } else {
             counting.add_zeros(w.len() as u32);
-            continue;
         }
-        if max > stats.max_abs {
-            let first = w.iter().zip(q).position(|(&w, &q)| (f64::from(q) - f64::from(w)).abs() == max);
-            (stats.max_abs, stats.max_at) = (max, start + first.unwrap_or_default() as u64);
-        }
-        w.iter().zip(q).for_each(|(w, q)| counting.add(q - w));
-        stats.consider(WorstBlock { start, n: w.len() as u64, sum_e2 });
     }
-    stats.weights.min = lo.into_iter().fold(f32::INFINITY, f32::min);
-    stats.weights.max = hi.into_iter().fold(f32::NEG_INFINITY, f32::max);
-    stats.weighted = piece.importance.map(|h| weighted(w, q, h));
     stats
+}
+
+/// Looks closer at a block in which something differs, by `greatest` at most.
+#[inline(always)]
+fn differing(stats: &mut ErrorStats, counting: &mut Counting, (w, q): (&[f32], &[f32]), block: WorstBlock, greatest: f64) {
+    if greatest > stats.max_abs {
+        let first = w.iter().zip(q).position(|(&w, &q)| (f64::from(q) - f64::from(w)).abs() == greatest);
+        (stats.max_abs, stats.max_at) = (greatest, block.start + first.unwrap_or_default() as u64);
+    }
+    w.iter().zip(q).for_each(|(w, q)| counting.add(q - w));
+    stats.consider(block);
 }
 
 #[inline(always)]
@@ -158,14 +163,17 @@ fn mean(w: &[f32]) -> f64 {
     if w.is_empty() { 0.0 } else { sum / w.len() as f64 }
 }
 
+/// The least and the greatest.
 #[inline(always)]
-fn range(w: &[f32], lo: &mut [f32; 8], hi: &mut [f32; 8]) {
+fn range(w: &[f32]) -> (f32, f32) {
+    let (mut lo, mut hi) = ([f32::INFINITY; 8], [f32::NEG_INFINITY; 8]);
     for w in w.chunks(8) {
         for (i, &w) in w.iter().enumerate() {
             lo[i] = if w < lo[i] { w } else { lo[i] };
             hi[i] = if w > hi[i] { w } else { hi[i] };
         }
     }
+    (lo.into_iter().fold(f32::INFINITY, f32::min), hi.into_iter().fold(f32::NEG_INFINITY, f32::max))
 }
 
 /// Σh·e² and Σh·w².
@@ -193,8 +201,14 @@ pub(super) fn beyond(w: &[f32], mean: f64, limit: f64) -> u64 {
 mod tests {
     use super::*;
 
+    fn of(piece: &Piece<'_>) -> ErrorStats {
+        let mut stats = ErrorStats::default();
+        stats.add(&measure(piece, &mut Counting::new()));
+        stats
+    }
+
     fn stats(w: &[f32], q: &[f32]) -> ErrorStats {
-        measure(&Piece { at: 0, columns: 7, w, q, importance: None, noise: None }, &mut Counting::new())
+        of(&Piece { at: 0, columns: 7, w, q, importance: None, noise: None })
     }
 
     fn numbers(n: usize) -> (Vec<f32>, Vec<f32>) {
@@ -244,10 +258,9 @@ mod tests {
         let mut joined = ErrorStats::default();
         for at in (0..4096).step_by(1024) {
             let piece = Piece { at: at as u64, columns: 7, w: &w[at..at + 1024], q: &q[at..at + 1024], importance: None, noise: None };
-            joined.merge(&measure(&piece, &mut Counting::new()));
+            joined.add(&measure(&piece, &mut Counting::new()));
         }
-        assert_eq!((joined.max_abs, joined.max_at, &joined.sketch, &joined.worst), (whole.max_abs, whole.max_at, &whole.sketch, &whole.worst));
-        assert!((joined.sum_e2 - whole.sum_e2).abs() <= 1e-13 * whole.sum_e2);
+        assert_eq!(joined, whole);
     }
 
     #[test]
@@ -272,12 +285,9 @@ mod tests {
 
     #[test]
     fn importance_weighs_errors() {
-        let found = measure(
-            &Piece { at: 0, columns: 2, w: &[1.0, 2.0], q: &[1.5, 1.0], importance: Some(&[2.0, 3.0]), noise: Some(0.5) },
-            &mut Counting::new(),
-        );
+        let found = of(&Piece { at: 0, columns: 2, w: &[1.0, 2.0], q: &[1.5, 1.0], importance: Some(&[2.0, 3.0]), noise: Some(&[0.5]) });
         assert_eq!(found.weighted, Some([2.0 * 0.25 + 3.0, 2.0 + 12.0]));
-        assert_eq!(found.predicted, Some([0.5, 1.25]));
+        assert_eq!(found.predicted, Some([0.5, 1.25, 2.0]));
     }
 
     #[test]
@@ -285,5 +295,8 @@ mod tests {
         let mut w = [0.0f32; 21];
         (w[3], w[10], w[20]) = (6.0, -7.0, 5.9);
         assert_eq!(stats(&w, &w).outlier_columns.count(), 1);
+        let mut q = w;
+        q[0] = f32::NAN;
+        assert_eq!(stats(&w, &q).outlier_columns.count(), 1);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::ErrorStats;
+use super::stats::SlabStats;
 
 /// The errors of a tensor whose pieces are measured by several threads. What it says does not depend on who was first.
 #[derive(Debug, Default)]
@@ -12,15 +13,15 @@ pub struct Ordered {
     next: u64,
     total: ErrorStats,
     /// Pieces that came too early, by their first element.
-    waiting: BTreeMap<u64, (u64, ErrorStats)>,
+    waiting: BTreeMap<u64, (u64, SlabStats)>,
 }
 
 impl Ordered {
     /// Adds the errors of the elements of `range`.
-    pub fn add(&mut self, range: Range<u64>, stats: ErrorStats) {
+    pub(crate) fn add(&mut self, range: Range<u64>, stats: SlabStats) {
         self.waiting.insert(range.start, (range.end, stats));
         while let Some((end, stats)) = self.waiting.remove(&self.next) {
-            self.total.merge(&stats);
+            self.total.add(&stats);
             self.next = end;
         }
     }
@@ -33,11 +34,15 @@ impl Ordered {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stats::BlockStats;
     use super::*;
 
     #[test]
     fn pieces_are_merged_in_their_order() {
-        let stats = |sum_e: f64| ErrorStats { sum_e, max_abs: 1.0, max_at: sum_e as u64, ..ErrorStats::default() };
+        let stats = |e: f64| {
+            let others = ErrorStats { max_abs: 1.0, max_at: e as u64, ..ErrorStats::default() };
+            SlabStats { blocks: vec![BlockStats { e, ..BlockStats::default() }], others }
+        };
         let mut forth = Ordered::default();
         let mut back = Ordered::default();
         let pieces = [0.1, 0.7, 1e17, 3.0];

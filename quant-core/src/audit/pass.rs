@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::measure::{Piece, beyond, measure};
 use super::sketch::Counting;
 use super::spectral::{self, Product};
+use super::stats::{BLOCK, SlabStats};
 use super::{Activations, ErrorStats};
 use crate::backend::Cpu;
 use crate::codec::slab_granule;
@@ -20,7 +21,7 @@ use crate::{Error, Result};
 /// Standard deviations beyond which a weight is an outlier.
 const FAR: f64 = 6.0;
 /// The most elements of a slab of whole rows.
-const MOST_ROWS: u64 = 1 << 22;
+const MOST_ROWS: u64 = 1 << 21;
 
 /// A tensor of a checkpoint, seen through a view.
 pub struct Seen<'a> {
@@ -45,6 +46,9 @@ pub enum Candidate<'a> {
     Encoded(&'a dyn Source, &'a Planned),
 }
 
+/// Reads inputs of a layer, which are in memory only while it is measured.
+pub type Inputs<'a> = Box<dyn Fn() -> Result<Activations> + Send + Sync + 'a>;
+
 /// A tensor to be measured.
 pub struct Subject<'a> {
     /// The weights that are taken for true.
@@ -53,8 +57,8 @@ pub struct Subject<'a> {
     pub candidate: Candidate<'a>,
     /// The importance of the columns.
     pub importance: Option<Arc<dyn Importance>>,
-    /// Inputs of the layer.
-    pub activations: Option<Activations>,
+    /// A way to read inputs of the layer.
+    pub activations: Option<Inputs<'a>>,
 }
 
 /// Measures tensors.
@@ -135,7 +139,8 @@ impl Audit {
         planned.importance = subject.importance.clone();
         let works = Works::new(subject, &planned)?;
         let rows = works.slab_of_rows(self.slab);
-        let activations = subject.activations.as_ref().filter(|_| rows.is_some());
+        let activations = subject.activations.as_ref().filter(|_| rows.is_some()).map(|read| read()).transpose()?;
+        let activations = activations.as_ref();
         let slab = rows.filter(|_| activations.is_some()).unwrap_or_else(|| works.slab(self.slab));
         let mut stats = ErrorStats::default();
         let measured = |range: Range<u64>, buffers: &mut Buffers| {
@@ -146,9 +151,9 @@ impl Audit {
             observer.advance(works.reference.share(range));
             Ok(found)
         };
-        self.fold(&works, slab, measured, |piece| stats.merge(&piece))?;
+        self.fold(&works, slab, measured, |piece| stats.add(&piece))?;
         stats.outliers = self.outliers(&works, &stats)?;
-        if let (true, Some(slab)) = (self.spectral && works.is_matrix(), rows) {
+        if let (true, Some(slab)) = (self.spectral && works.is_matrix() && stats.non_finite == 0, rows) {
             stats.spectral = Some(self.spectral(&works, slab, &stats)?);
         }
         Ok(stats)
@@ -179,6 +184,11 @@ impl Audit {
         }
         let mut outliers = 0;
         let count = |range: Range<u64>, buffers: &mut Buffers| {
+            if stats.non_finite > 0 {
+                works.read(range, buffers)?;
+                let pairs = buffers.reference.numbers.iter().zip(&buffers.decoded);
+                return Ok(pairs.filter(|(w, q)| w.is_finite() && q.is_finite() && is_beyond(**w)).count() as u64);
+            }
             works.reference.decode(works.from, range, &mut buffers.reference)?;
             Ok(beyond(&buffers.reference.numbers, mean, limit))
         };
@@ -187,7 +197,7 @@ impl Audit {
     }
 
     fn spectral(&self, works: &Works<'_>, slab: u64, stats: &ErrorStats) -> Result<f64> {
-        if stats.is_exact() || stats.non_finite > 0 {
+        if stats.is_exact() {
             return Ok(0.0);
         }
         let columns = works.columns as usize;
@@ -238,19 +248,17 @@ impl<'s> Works<'s> {
 
     /// Elements of a slab.
     fn slab(&self, slab: u64) -> u64 {
-        let granule = self.granule(slab);
-        (slab / granule).max(1) * granule
+        in_blocks(slab, self.granule(slab))
     }
 
     /// Elements of a slab of whole rows; none if it would be very large.
     fn slab_of_rows(&self, slab: u64) -> Option<u64> {
-        let granule = self.granule(slab);
-        let least = self.columns.checked_mul(granule / common(self.columns, granule))?;
+        let least = least_common(self.columns, least_common(self.granule(slab), BLOCK as u64)?)?;
         (least <= MOST_ROWS).then(|| (slab / least).max(1) * least)
     }
 
-    /// Reads the elements of `range` on both sides. Returns Σs²/12 over them, if the candidate's values are evenly spaced.
-    fn read(&self, range: Range<u64>, buffers: &mut Buffers) -> Result<Option<f64>> {
+    /// Reads the elements of `range` on both sides. Returns Σs²/12 over each block, if the candidate's values are evenly spaced.
+    fn read(&self, range: Range<u64>, buffers: &mut Buffers) -> Result<Option<Vec<f64>>> {
         self.reference.decode(self.from, range.clone(), &mut buffers.reference)?;
         match &self.candidate {
             Other::Same => {
@@ -271,16 +279,27 @@ impl<'s> Works<'s> {
         }
     }
 
-    fn measure(&self, range: Range<u64>, buffers: &mut Buffers, activations: Option<&Activations>) -> Result<ErrorStats> {
+    fn measure(&self, range: Range<u64>, buffers: &mut Buffers, activations: Option<&Activations>) -> Result<SlabStats> {
         let noise = self.read(range.clone(), buffers)?;
         self.reference.weigh(range.clone(), &mut buffers.reference)?;
         let (w, q) = (&buffers.reference.numbers[..], &buffers.decoded[..]);
         let importance = self.reference.planned.importance.is_some().then_some(&buffers.reference.importance[..]);
-        let piece = Piece { at: range.start, columns: self.columns, w, q, importance, noise };
+        let piece = Piece { at: range.start, columns: self.columns, w, q, importance, noise: noise.as_deref() };
         let mut stats = measure(&piece, &mut buffers.counting);
-        stats.activated = activations.map(|x| x.outputs(w, q));
+        stats.others.activated = activations.map(|x| x.outputs(w, q));
         Ok(stats)
     }
+}
+
+/// Elements of a slab of whole granules and whole blocks, near `slab`. Where that would be very long, blocks are cut.
+pub(crate) fn in_blocks(slab: u64, granule: u64) -> u64 {
+    let whole = least_common(granule, BLOCK as u64).filter(|n| *n <= MOST_ROWS).unwrap_or(granule);
+    (slab / whole).max(1) * whole
+}
+
+/// The least common multiple.
+fn least_common(a: u64, b: u64) -> Option<u64> {
+    a.checked_mul(b / common(a, b))
 }
 
 /// The greatest common divisor.
@@ -289,10 +308,10 @@ fn common(a: u64, b: u64) -> u64 {
 }
 
 /// The errors of a slab that was just encoded into `scratch`.
-pub(crate) fn of_encoded(work: &Work<'_>, range: Range<u64>, original: &[f32], scratch: &Scratch) -> Result<ErrorStats> {
+pub(crate) fn of_encoded(work: &Work<'_>, range: Range<u64>, original: &[f32], scratch: &Scratch) -> Result<SlabStats> {
     let mut decoded = Vec::new();
     let noise = work.decode_encoded(range.clone(), scratch, &mut decoded)?;
     let columns = work.planned.shape.last().copied().unwrap_or(1).max(1);
     let importance = work.planned.importance.is_some().then_some(&scratch.importance[..]);
-    Ok(measure(&Piece { at: range.start, columns, w: original, q: &decoded, importance, noise }, &mut Counting::new()))
+    Ok(measure(&Piece { at: range.start, columns, w: original, q: &decoded, importance, noise: noise.as_deref() }, &mut Counting::new()))
 }

@@ -61,7 +61,9 @@ impl Rows {
         let parts = encode_weighted(scheme, &self.shape, &self.numbers, importance.filter(|_| is_weighted))?;
         let decoded = decode(scheme, &self.shape, &parts)?;
         let piece = Piece { at: 0, columns: self.shape[1], w: &self.numbers, q: &decoded, importance, noise: None };
-        Ok(measure(&piece, &mut Counting::new()))
+        let mut stats = ErrorStats::default();
+        stats.add(&measure(&piece, &mut Counting::new()));
+        Ok(stats)
     }
 }
 

@@ -26,10 +26,10 @@ impl Counting {
         Counting(Box::new([0; BINS]))
     }
 
-    /// Counts the magnitude of a finite number.
+    /// Counts the magnitude of a number; what is too large for f32 goes with the largest.
     #[inline(always)]
     pub(super) fn add(&mut self, value: f32) {
-        self.0[((value.to_bits() & 0x7fff_ffff) >> SHIFT) as usize % BINS] += 1;
+        self.0[(((value.to_bits() & 0x7fff_ffff) >> SHIFT) as usize).min(BINS - 1)] += 1;
     }
 
     /// Counts `n` times 0.
@@ -77,8 +77,8 @@ impl Sketch {
     pub fn quantile(&self, q: f64) -> f64 {
         let rank = ((self.n() as f64 * q).ceil() as u64).max(1);
         let mut seen = 0;
-        for (bin, from, to) in self.bins().map(|(from, to, count)| (count, from, to)) {
-            seen += bin;
+        for (from, to, count) in self.bins() {
+            seen += count;
             if seen >= rank {
                 return if from == 0.0 { 0.0 } else { f64::midpoint(from, to) };
             }
@@ -88,7 +88,7 @@ impl Sketch {
 
     /// The bins that hold anything between the least and the greatest: from which magnitude, below which, how many.
     pub fn bins(&self) -> impl Iterator<Item = (f64, f64, u64)> {
-        let edge = |bin: usize| f64::from(f32::from_bits((bin as u32) << SHIFT));
+        let edge = |bin: usize| f64::from(f32::from_bits((bin as u32) << SHIFT).min(f32::MAX));
         self.counts.iter().enumerate().map(move |(i, &count)| (edge(self.first + i), edge(self.first + i + 1), count))
     }
 }
@@ -128,10 +128,10 @@ mod tests {
 
     #[test]
     fn the_ends_of_the_range_have_their_bins() {
-        let sketch = of(&[0.0, -0.0, f32::from_bits(1), f32::MAX, f32::MIN]);
-        assert_eq!(sketch.n(), 5);
+        let sketch = of(&[0.0, -0.0, f32::from_bits(1), f32::MAX, f32::MIN, f32::INFINITY]);
+        assert_eq!(sketch.n(), 6);
         assert_eq!(sketch.quantile(0.5), 0.0);
-        assert!(sketch.quantile(1.0) >= f64::from(f32::MAX) * 31.0 / 32.0);
+        assert!(sketch.quantile(1.0) >= f64::from(f32::MAX) * 31.0 / 32.0 && sketch.quantile(1.0) <= f64::from(f32::MAX));
         assert_eq!(Sketch::default().quantile(0.5), 0.0);
     }
 

@@ -42,8 +42,8 @@ pub struct ErrorStats {
     pub weighted: Option<[f64; 2]>,
     /// ‖XE‖² and ‖XW‖² for given activations X.
     pub activated: Option<[f64; 2]>,
-    /// Σs²/12, s being the step between neighbouring values, and Σe² of the same weights.
-    pub predicted: Option<[f64; 2]>,
+    /// Σs²/12, s being the step between neighbouring values, and Σe² and the number of the same weights.
+    pub predicted: Option<[f64; 3]>,
     /// The blocks of [`BLOCK`] elements with the greatest Σe², worst first.
     pub worst: Vec<WorstBlock>,
     /// Weights farther than 6 standard deviations from the mean of their tensor.
@@ -63,6 +63,27 @@ pub struct WorstBlock {
     pub n: u64,
     /// Σe² in it.
     pub sum_e2: f64,
+}
+
+/// The sums of a block, which are added in the order of blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct BlockStats {
+    pub(super) weights: Moments,
+    pub(super) w2: f64,
+    pub(super) q2: f64,
+    pub(super) wq: f64,
+    pub(super) e: f64,
+    pub(super) e2: f64,
+    pub(super) weighted: Option<[f64; 2]>,
+    /// Σs²/12.
+    pub(super) noise: Option<f64>,
+}
+
+/// The errors of a slab: sums by block, and what does not depend on an order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SlabStats {
+    pub(super) blocks: Vec<BlockStats>,
+    pub(super) others: ErrorStats,
 }
 
 impl ErrorStats {
@@ -108,12 +129,12 @@ impl ErrorStats {
 
     /// √(Σs²/12/n) over the weights that have steps: the error of rounding that is spread evenly over them.
     pub fn predicted_rmse(&self) -> Option<f64> {
-        self.predicted.filter(|_| self.n() > 0).map(|[noise, _]| (noise / self.n() as f64).sqrt())
+        self.predicted.filter(|[.., n]| *n > 0.0).map(|[noise, _, n]| (noise / n).sqrt())
     }
 
     /// Σe² / Σs²/12. None without steps, or where all are 0.
     pub fn noise_ratio(&self) -> Option<f64> {
-        self.predicted.filter(|[noise, _]| *noise > 0.0).map(|[noise, e2]| e2 / noise)
+        self.predicted.filter(|[noise, ..]| *noise > 0.0).map(|[noise, e2, _]| e2 / noise)
     }
 
     /// √(Σh·e² / Σh·w²): the expected relative error of X·W, if h is the mean square of X's columns and these are uncorrelated.
@@ -126,7 +147,24 @@ impl ErrorStats {
         self.activated.and_then(|[e, w]| ratio(e, w))
     }
 
-    /// Adds the errors of other weights: a later piece of the same tensor, or another tensor.
+    /// Adds the errors of the next blocks of the same tensor, one after the other: where slabs begin makes no difference.
+    pub(super) fn add(&mut self, slab: &SlabStats) {
+        slab.blocks.iter().for_each(|block| self.add_block(block));
+        self.merge(&slab.others);
+    }
+
+    fn add_block(&mut self, block: &BlockStats) {
+        self.weights.merge(&block.weights);
+        self.sum_w2 += block.w2;
+        self.sum_q2 += block.q2;
+        self.sum_wq += block.wq;
+        self.sum_e += block.e;
+        self.sum_e2 += block.e2;
+        self.weighted = sum(self.weighted, block.weighted);
+        self.predicted = sum(self.predicted, block.noise.map(|noise| [noise, block.e2, block.weights.n as f64]));
+    }
+
+    /// Adds the errors of other weights: those of another tensor.
     pub fn merge(&mut self, other: &ErrorStats) {
         if other.max_abs > self.max_abs {
             (self.max_abs, self.max_at) = (other.max_abs, other.max_at);
@@ -159,9 +197,9 @@ impl ErrorStats {
     }
 }
 
-fn sum(a: Option<[f64; 2]>, b: Option<[f64; 2]>) -> Option<[f64; 2]> {
+fn sum<const N: usize>(a: Option<[f64; N]>, b: Option<[f64; N]>) -> Option<[f64; N]> {
     match (a, b) {
-        (Some([a, b]), Some([c, d])) => Some([a + c, b + d]),
+        (Some(a), Some(b)) => Some(std::array::from_fn(|i| a[i] + b[i])),
         (a, b) => a.or(b),
     }
 }

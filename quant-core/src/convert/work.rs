@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::steps;
+use crate::audit::BLOCK;
 use crate::backend::Backend;
 use crate::codec::{Codec, Fill, Known, Measured, Part, Scan, Slab, Tally, Unfit};
 use crate::plan::{Planned, View};
@@ -145,8 +147,8 @@ impl<'a> Work<'a> {
     }
 
     /// Decodes what [`Work::encode`] has just left in `scratch` for the elements of `range`, with the code that any reader uses.
-    /// Returns Σs²/12 over them, if their values are evenly spaced.
-    pub(crate) fn decode_encoded(&self, range: Range<u64>, scratch: &Scratch, out: &mut Vec<f32>) -> Result<Option<f64>> {
+    /// Returns Σs²/12 over each block of them, if their values are evenly spaced.
+    pub(crate) fn decode_encoded(&self, range: Range<u64>, scratch: &Scratch, out: &mut Vec<f32>) -> Result<Option<Vec<f64>>> {
         let n = (range.end - range.start) as usize;
         out.resize(n, 0.0);
         let bytes = |(i, part): (usize, &Part)| match part.fill {
@@ -161,7 +163,7 @@ impl<'a> Work<'a> {
         let parts = self.to.parts().iter().enumerate().map(bytes).collect::<Result<Vec<Cow<'_, [u8]>>>>()?;
         let parts: Vec<&[u8]> = parts.iter().map(|part| &part[..]).collect();
         self.to.decode(range.start, &parts, out);
-        Ok(self.to.noise(range.start, n, &parts))
+        Ok(noise_of(&*self.to, range, &parts))
     }
 
     /// The item of part `part` that begins at element `at`, in an earlier slab: all that it depends on is known from the scan.
@@ -171,19 +173,34 @@ impl<'a> Work<'a> {
         Ok(std::mem::take(&mut out[part]))
     }
 
-    /// Σs²/12 over the elements that were just decoded with [`Work::decode`], if their values are evenly spaced.
-    pub(crate) fn noise(&self, range: Range<u64>, scratch: &Scratch) -> Option<f64> {
+    /// Σs²/12 over each block of the elements that were just decoded with [`Work::decode`], if their values are evenly spaced.
+    pub(crate) fn noise(&self, range: Range<u64>, scratch: &Scratch) -> Option<Vec<f64>> {
         if self.planned.view != View::Whole {
             return None;
         }
         let parts: Vec<&[u8]> = scratch.parts[..self.from.parts().len()].iter().map(Vec::as_slice).collect();
-        self.from.noise(range.start, (range.end - range.start) as usize, &parts)
+        noise_of(&*self.from, range, &parts)
     }
 
     pub(crate) fn refused(&self, unfit: Unfit) -> Error {
         let Unfit { index, value } = unfit;
         Error::NonFinite { tensor: self.planned.name.clone(), index, value, scheme: self.planned.scheme.to_string() }
     }
+}
+
+/// [`Codec::noise`] of each block of a range, whose bytes are `parts`.
+fn noise_of(codec: &dyn Codec, range: Range<u64>, parts: &[&[u8]]) -> Option<Vec<f64>> {
+    let blocks = steps(range.end - range.start, BLOCK as u64).map(|block| range.start + block.start..range.start + block.end);
+    let of = |block: Range<u64>| {
+        let bytes = |(part, bytes): (&Part, &&[u8])| -> Option<(usize, usize)> {
+            let (base, here) = (part.decoded(range.clone()).start, part.decoded(block.clone()));
+            Some(((here.start - base) as usize, (here.end - base) as usize)).filter(|(_, end)| *end <= bytes.len())
+        };
+        let places: Option<Vec<(usize, usize)>> = codec.parts().iter().zip(parts).map(bytes).collect();
+        let pieces: Vec<&[u8]> = parts.iter().zip(places?).map(|(bytes, (start, end))| &bytes[start..end]).collect();
+        codec.noise(block.start, (block.end - block.start) as usize, &pieces)
+    };
+    blocks.map(of).collect()
 }
 
 pub(super) fn overflow(tensor: &str, scheme: Scheme) -> Error {

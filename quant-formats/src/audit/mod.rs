@@ -11,13 +11,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use quant_core::audit::{Activations, Candidate, Seen, Subject};
+use quant_core::audit::{Activations, Candidate, Inputs, Seen, Subject};
 use quant_core::plan::{Plan, View};
 use quant_core::source::{Importance, Source, Tensor};
 use quant_core::{Dtype, Error, Result, Scheme, convert};
 
 pub use place::{Part, layer_of, part_of};
-pub use sensitivity::sensitivity;
+pub use sensitivity::sensitivities;
 
 use crate::Checkpoint;
 use crate::foreign::{self, Form};
@@ -154,14 +154,22 @@ impl Pairing {
             }
         }
         let here: BTreeSet<&str> = self.reference.tensors.iter().map(|t| t.name.as_str()).collect();
+        let places: HashMap<&str, usize> = self.reference.tensors.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
         for (j, tensor) in self.candidate.tensors.iter().enumerate().filter(|(_, t)| t.is_weight() && !here.contains(t.name.as_str())) {
-            let is_head = HEADS.iter().any(|(head, tables)| *head == tensor.name && tables.iter().any(|table| here.contains(table)));
-            match is_head {
+            let table = serving_as_head(&places, &tensor.name).map(|i| (i, &self.reference.tensors[i]));
+            match table.map(|(i, table)| (i, seen_as(table, tensor))) {
                 _ if used.contains(&j) => {}
-                true => self.skipped.push((tensor.name.clone(), "only the candidate has it: in the reference the embeddings serve as head".into())),
-                false => self.extra.push(tensor.name.clone()),
+                Some((reference, Some(view))) => self.pairs.push(Pair { reference, candidate: j, view }),
+                Some((i, None)) => self.problems.push(shapes_differ(&self.reference.tensors[i], tensor)),
+                None => self.extra.push(tensor.name.clone()),
             }
         }
+    }
+
+    /// What a pair is called: by the reference, but a head by its own name where the other side's embeddings serve as one.
+    pub fn name_of(&self, pair: &Pair) -> &str {
+        let (here, there) = (&self.reference.tensors[pair.reference].name, &self.candidate.tensors[pair.candidate].name);
+        if HEADS.iter().any(|(head, _)| head == there) { there } else { here }
     }
 
     fn nothing_in_common(&self) -> Error {
@@ -176,14 +184,14 @@ impl Pairing {
     ///
     /// # Errors
     /// If importance or activations do not fit a tensor.
-    pub fn subjects(&self, beside: &Beside) -> Result<Vec<Subject<'_>>> {
+    pub fn subjects<'a>(&'a self, beside: &'a Beside) -> Result<Vec<Subject<'a>>> {
         let subject = |pair: &Pair| {
-            let tensor = &self.reference.tensors[pair.reference];
+            let (tensor, name) = (&self.reference.tensors[pair.reference], self.name_of(pair));
             Ok(Subject {
                 reference: Seen::new(&self.reference, pair.reference, View::Whole),
                 candidate: Candidate::Stored(Seen::new(&self.candidate, pair.candidate, pair.view)),
-                importance: beside.importance(&tensor.name, &tensor.shape)?,
-                activations: beside.activations(&tensor.name, &tensor.shape)?,
+                importance: beside.importance(name, &tensor.shape)?,
+                activations: beside.activations(name, &tensor.shape)?,
             })
         };
         self.pairs.iter().map(subject).collect()
@@ -194,7 +202,7 @@ impl Pairing {
 ///
 /// # Errors
 /// If importance or activations do not fit a tensor.
-pub fn tried<'a>(checkpoint: &'a Checkpoint, plan: &'a Plan, beside: &Beside) -> Result<Vec<(usize, Subject<'a>)>> {
+pub fn tried<'a>(checkpoint: &'a Checkpoint, plan: &'a Plan, beside: &'a Beside) -> Result<Vec<(usize, Subject<'a>)>> {
     let original: &Checkpoint = checkpoint.original.as_deref().unwrap_or(checkpoint);
     let weights = plan.tensors.iter().enumerate().filter(|(_, t)| checkpoint.tensors[t.source].is_weight());
     let subject = |(i, planned): (usize, &'a quant_core::plan::Planned)| {
@@ -270,7 +278,7 @@ impl Beside {
         Err(Error::request(format!("importance of '{name}': found {found} values, needed {needed}, one a column")))
     }
 
-    fn activations(&self, name: &str, shape: &[u64]) -> Result<Option<Activations>> {
+    fn activations(&self, name: &str, shape: &[u64]) -> Result<Option<Inputs<'_>>> {
         let Some(file) = &self.activations else { return Ok(None) };
         let stem = name.strip_suffix(".weight").unwrap_or(name);
         let Some(i) = file.tensors.iter().position(|t| t.name == name || t.name == stem) else { return Ok(None) };
@@ -284,10 +292,12 @@ impl Beside {
         if n > Activations::MOST || !matches!(tensor.scheme, Scheme::Dense(d) if d.is_weight()) {
             return Err(bad(format!("found {n} activations of type {}, needed floats, at most {} a layer", tensor.scheme, Activations::MOST)));
         }
-        let mut bytes = vec![0; tensor.n_bytes() as usize];
-        file.read(i, 0, 0, &mut bytes)?;
-        let values = convert::decode(tensor.scheme, &tensor.shape, &[bytes])?;
-        Activations::new(columns as usize, values).map(Some).map_err(|e| bad(e.to_string()))
+        Ok(Some(Box::new(move || {
+            let mut bytes = vec![0; tensor.n_bytes() as usize];
+            file.read(i, 0, 0, &mut bytes)?;
+            let values = convert::decode(tensor.scheme, &tensor.shape, &[bytes])?;
+            Activations::new(columns as usize, values).map_err(|e| Error::tensor(file.file_of(i), &tensor.name, e.to_string()))
+        })))
     }
 
     /// Tensors of the activations that stand for no tensor of these names.

@@ -1,26 +1,60 @@
-//! How much a relative error of a tensor matters to what a model says.
+//! How much the error of a tensor matters to what a model says.
 //!
 //! For small errors the divergence between what a model says before and after quantization grows with the square of the relative
-//! error of each tensor, and errors of different tensors add up (Malinovskii et al., "Pushing the Limits of Large Language Model
-//! Quantization via the Linearity Theorem", 2024). The factors belong to a model; these are those of [`Part`]s in two Llamas,
-//! where one part after the other was quantized alone and the Kullback-Leibler divergence of llama-perplexity divided by the sum
-//! of squares: see docs/plan.md. A layer's share is 1/layers.
+//! error of each tensor, and what different tensors add is summed (Malinovskii et al., "Pushing the Limits of Large Language Model
+//! Quantization via the Linearity Theorem", 2024). The factors belong to a model. Those here are rounded from two, a Llama of 4
+//! layers and SmolLM2-135M of 30: one part after the other was quantized alone, and the Kullback-Leibler divergence that
+//! llama-perplexity measured was divided by the sum of squared errors (docs/plan.md).
+//!
+//! ```text
+//! in a layer:   factor of the part · weights of the tensor / Σ of the same over all tensors of layers
+//! head:         0.9/√layers        embeddings: 0.6/√layers        embeddings that serve as head: both
+//! ```
 
 use super::Part;
 
-/// The factor of a tensor in a model with so many layers.
-pub fn sensitivity(part: Part, n_layers: u64) -> f64 {
-    let (outside, factor) = match part {
-        Part::Head => (true, 0.55),
-        Part::Embedding => (true, 0.37),
-        Part::AttnQ => (false, 0.03),
-        Part::AttnK => (false, 0.035),
-        Part::AttnV | Part::AttnO => (false, 0.11),
-        Part::AttnQkv => (false, 0.1),
-        Part::FfnGate | Part::FfnUp => (false, 0.18),
-        Part::FfnGateUp => (false, 0.36),
-        Part::FfnDown | Part::Experts => (false, 0.32),
-        Part::Router | Part::Norm | Part::Bias | Part::Other => (false, 0.3),
+const HEAD: f64 = 0.9;
+const EMBEDDING: f64 = 0.6;
+
+/// The factor of a weight in a layer.
+fn factor(part: Part) -> f64 {
+    match part {
+        Part::AttnQ => 0.7,
+        Part::AttnK | Part::FfnDown => 2.2,
+        Part::AttnV => 6.0,
+        Part::AttnQkv => 2.0,
+        Part::AttnO => 1.6,
+        Part::FfnUp => 1.0,
+        Part::FfnGate | Part::FfnGateUp => 1.1,
+        Part::Experts | Part::Router | Part::Norm | Part::Bias | Part::Other | Part::Embedding | Part::Head => 1.5,
+    }
+}
+
+/// How much the squared relative errors of tensors count, given the part and the weights of each. Those of layers sum to 1.
+pub fn sensitivities(tensors: &[(Part, u64)], n_layers: u64) -> Vec<f64> {
+    let is_outside = |part: Part| matches!(part, Part::Head | Part::Embedding);
+    let share = |&(part, n): &(Part, u64)| if is_outside(part) { 0.0 } else { factor(part) * n as f64 };
+    let total: f64 = tensors.iter().map(share).sum::<f64>().max(f64::MIN_POSITIVE);
+    let has_head = tensors.iter().any(|(part, _)| *part == Part::Head);
+    let outside = 1.0 / (n_layers.max(1) as f64).sqrt();
+    let of = |tensor: &(Part, u64)| match tensor.0 {
+        Part::Head => HEAD * outside,
+        Part::Embedding if has_head => EMBEDDING * outside,
+        Part::Embedding => (HEAD + EMBEDDING) * outside,
+        _ => share(tensor) / total,
     };
-    if outside { factor } else { factor / n_layers.max(1) as f64 }
+    tensors.iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_sum_to_one_and_tied_embeddings_count_twice() {
+        let layer = [(Part::AttnV, 100), (Part::FfnUp, 400)];
+        let untied = sensitivities(&[layer[0], layer[1], (Part::Embedding, 1000), (Part::Head, 1000)], 4);
+        assert_eq!(untied, [0.6, 0.4, 0.3, 0.45]);
+        assert_eq!(sensitivities(&[layer[0], (Part::Embedding, 1000)], 4), [1.0, 0.75]);
+    }
 }

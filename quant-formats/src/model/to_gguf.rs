@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use quant_core::source::{Role, Source, Stored, Tensor};
+use quant_core::source::{Packed, Role, Source, Stored, Tensor};
 use quant_core::{Dtype, Error, Result, Scheme, ggml};
 
 use super::families;
@@ -414,12 +414,23 @@ fn stacked_rows(family: &'static Family) -> Vec<&'static Row> {
     family.tables.iter().flat_map(|table| table.iter()).filter(|row| matches!(row.change, Change::Stacked)).collect()
 }
 
+/// How the pieces of an output of `n` elements lie in their files, if that is not by their numbers.
+fn packed_of(base: &Checkpoint, pieces: &[Piece], n: u64) -> Option<Packed> {
+    let mut tensors: Vec<usize> = pieces.iter().map(|piece| piece.tensor).collect();
+    tensors.dedup();
+    let is_packed = |t: &&Tensor| t.packed.is_some() || (t.scheme.is_quantized() && !matches!(t.scheme, Scheme::Ggml(_)));
+    let first = tensors.iter().map(|&i| &base.tensors[i]).find(is_packed)?;
+    let (stored, elements) = tensors.iter().map(|&i| &base.tensors[i]).fold((0, 0), |(bytes, n), t| (bytes + t.stored_bytes(), n + t.n_elements()));
+    let share = u128::from(stored) * u128::from(n) / u128::from(elements.max(1));
+    Some(Packed { label: first.stored_as(), n_bytes: share as u64 })
+}
+
 /// How an output is seen in the mapped checkpoint, where its bytes are made, and the scheme it is to have.
 fn shown(base: &Arc<Checkpoint>, output: Output, wanted: Scheme, is_rounded: bool) -> Result<(Tensor, At, Scheme)> {
     let Output { name, shape, source } = output;
     let n = shape.iter().product::<u64>();
     let packed = match &source {
-        From::Pieces(pieces) => pieces.first().and_then(|p| base.tensors[p.tensor].packed.clone()),
+        From::Pieces(pieces) => packed_of(base, pieces, n),
         From::Numbers(_) => None,
     };
     let (scheme, at) = match source {

@@ -1,0 +1,288 @@
+//! `quant audit` and `quant plan` as whole programs: figures that must be equal whichever way they are measured, exit codes, and what
+//! is refused. The figures themselves are compared with numpy by `peers/audit.py`.
+
+use std::path::{Path, PathBuf};
+
+use quant_tests::made::{Made, write};
+use quant_tests::{command, convert, here, peak, quant, quant_ok, refused, sha256, tiny_llama};
+use serde_json::Value;
+
+/// `quant audit … --json`, which must succeed.
+fn audit<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Value {
+    let mut all: Vec<&std::ffi::OsStr> = vec!["audit".as_ref()];
+    all.extend(args.iter().map(AsRef::as_ref));
+    all.push("--json".as_ref());
+    serde_json::from_str(&quant_ok(&all)).unwrap()
+}
+
+fn tensors(report: &Value) -> &Vec<Value> {
+    report["schemes"][0]["tensors"].as_array().unwrap()
+}
+
+fn folder(name: &str) -> PathBuf {
+    if name == "tiny-llama" { tiny_llama() } else { here("data/models").join(name) }
+}
+
+/// A model is the same in every format, whatever names and layouts they give its tensors.
+#[test]
+fn a_model_and_its_f32_gguf_do_not_differ() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, n) in [("tiny-llama", 39), ("mixtral", 23), ("gemma2", 24), ("phi3", 17)] {
+        let gguf = dir.path().join(format!("{name}.gguf"));
+        convert(&folder(name), &gguf, &["--outtype", "f32"]);
+        for (a, b) in [(&folder(name), &gguf), (&gguf, &folder(name)), (&folder(name), &folder(name)), (&gguf, &gguf)] {
+            let report = audit(&[a, b]);
+            let rows = tensors(&report);
+            assert!(rows.iter().all(|row| row["metrics"]["exact"] == true && row["metrics"]["rmse"] == 0.0), "{name}");
+            assert_eq!(report["schemes"][0]["model"]["relative_error"], 0.0);
+            assert!(["missing", "extra", "problems"].iter().all(|key| report[key].as_array().unwrap().is_empty()), "{name}: {report}");
+            if a != b {
+                assert_eq!(rows.len(), n, "{name}");
+            }
+        }
+    }
+}
+
+/// What a scheme would do is what it does.
+#[test]
+fn tried_and_written_have_the_same_figures() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, scheme, ending) in [
+        ("tiny-llama", "q8_0", ".gguf"),
+        ("mixtral", "q8_0", ".gguf"),
+        ("gemma2", "q8_0", ".gguf"),
+        ("phi3", "q8_0", ".gguf"),
+        ("tiny-llama", "q4_k_m", ".gguf"),
+        ("tiny-llama", "nf4-dq", ""),
+        ("tiny-llama", "int8", ""),
+        ("tiny-llama", "affine4:row", ".bqt"),
+        ("tiny-llama", "absmax3:tensor", ".bqt"),
+        ("tiny-llama", "affine5:32", ".bqt"),
+    ] {
+        let out = dir.path().join(format!("{name}-{}{ending}", scheme.replace(':', "-")));
+        convert(&folder(name), &out, &["--type", scheme]);
+        let written = audit(&[folder(name).as_os_str(), out.as_os_str()]);
+        let tried = audit(&[folder(name).as_os_str(), "--type".as_ref(), scheme.as_ref()]);
+        assert!(tensors(&written).iter().any(|row| row["metrics"]["exact"] == false), "{name} {scheme}");
+        for (w, t) in tensors(&written).iter().zip(tensors(&tried)) {
+            assert_eq!((&w["name"], &w["metrics"], &w["weights"], &w["worst_blocks"]), (&t["name"], &t["metrics"], &t["weights"], &t["worst_blocks"]));
+        }
+        assert_eq!(tensors(&written).len(), tensors(&tried).len());
+    }
+}
+
+#[test]
+fn figures_do_not_depend_on_threads_or_memory() {
+    let args = |more: &'static [&'static str]| {
+        let model = tiny_llama().into_os_string();
+        let mut args = vec![model];
+        args.extend(["--type", "q4_k_m,nf4-dq"].iter().chain(more).map(std::ffi::OsString::from));
+        audit(&args)["schemes"].clone()
+    };
+    let usual = args(&["--threads", "2"]);
+    assert_eq!(args(&["--threads", "1", "--memory", "8MiB"]), usual);
+    assert_eq!(args(&["--threads", "7", "--io", "mmap"]), usual);
+}
+
+/// What was measured while a BQT file was written is in it, and is what a comparison finds.
+#[test]
+fn a_bqt_file_keeps_what_was_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("m.bqt");
+    let text = convert(&tiny_llama(), &out, &["--type", "nf4-dq", "--audit", "--json"]);
+    let told: Value = serde_json::from_str(&text).unwrap();
+    let compared = audit(&[tiny_llama().as_os_str(), out.as_os_str()]);
+    let kept = audit(&[&out]);
+    assert_eq!(told["audit"]["tensors"].as_array().unwrap().len(), 39);
+    for (t, c) in told["audit"]["tensors"].as_array().unwrap().iter().zip(tensors(&compared)) {
+        assert_eq!((&t["name"], &t["metrics"], &t["weights"]), (&c["name"], &c["metrics"], &c["weights"]));
+    }
+    let differing: Vec<&Value> = tensors(&compared).iter().filter(|row| row["metrics"]["exact"] == false).collect();
+    assert_eq!(differing.len(), 28);
+    for (row, c) in tensors(&kept).iter().zip(&differing) {
+        for key in ["n", "rmse", "relative_error", "sqnr_db", "max_abs_error", "max_abs_index", "mean_error", "cosine"] {
+            assert_eq!(row["metrics"][key], c["metrics"][key], "{} {key}", c["name"]);
+        }
+    }
+    // A copy of the file keeps them too, and the tensors are those of a conversion without --audit.
+    let copy = dir.path().join("copy.bqt");
+    convert(&out, &copy, &[]);
+    assert_eq!(audit(&[&copy])["schemes"], kept["schemes"]);
+    let silent = dir.path().join("silent.bqt");
+    convert(&tiny_llama(), &silent, &["--type", "nf4-dq"]);
+    assert!(audit(&[&out, &silent])["schemes"][0]["model"]["exact"] == true);
+    assert!(refused(&["audit".as_ref(), silent.as_os_str()]).contains("nothing to compare with"));
+    quant_ok(&["verify".as_ref(), out.as_os_str()]);
+}
+
+#[test]
+fn conditions_decide_the_exit_code() {
+    let run = |conditions: &[&str]| {
+        let mut args = vec!["audit".to_owned(), tiny_llama().display().to_string(), "--type".into(), "q4_k_m".into(), "--json".into()];
+        args.extend(conditions.iter().flat_map(|c| ["--fail-if".to_owned(), (*c).to_owned()]));
+        let out = quant(&args);
+        let report: Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
+        (out.status.code().unwrap(), report["failed"].as_array().map_or(0, Vec::len), report)
+    };
+    assert_eq!(run(&["sqnr_db<20", "model:relative_error>0.1"]).0, 0);
+    let (code, n, report) = run(&["ffn_down:sqnr_db<23"]);
+    let below = tensors(&report).iter().filter(|row| row["metrics"]["sqnr_db"].as_f64().is_some_and(|v| v < 23.0));
+    assert_eq!((code, n), (1, below.filter(|row| row["name"].as_str().unwrap().contains("ffn_down")).count()));
+    assert!(n > 0);
+    assert_eq!(run(&["model:relative_error>0.01"]).0, 1);
+    assert_eq!(run(&["output_error>0.1"]).0, 2);
+    assert_eq!(run(&["nonsense>0.1"]).0, 2);
+}
+
+/// Made models, so that exactly one thing is wrong.
+fn pair(dir: &Path, candidate: &[Made]) -> (PathBuf, PathBuf) {
+    let (a, b) = (dir.join("a.safetensors"), dir.join("b.safetensors"));
+    let w: Vec<f32> = (0..24).map(|i| i as f32 - 12.0).collect();
+    write(&a, &[Made::f32("x.weight", &[4, 6], &w), Made::f32("y.weight", &[24], &w), Made::raw("ids", "I64", &[1], vec![0; 8])]);
+    write(&b, candidate);
+    (a, b)
+}
+
+#[test]
+fn what_cannot_be_compared_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let w: Vec<f32> = (0..24).map(|i| i as f32 - 12.0).collect();
+    let mut bad = w.clone();
+    (bad[7], bad[9]) = (f32::NAN, f32::INFINITY);
+    let good = || Made::f32("y.weight", &[24], &w);
+    for (candidate, word, list) in [
+        (vec![good()], "'x.weight' is missing", "missing"),
+        (vec![good(), Made::f32("x.weight", &[4, 6], &w), Made::f32("z", &[1], &w[..1])], "'z' is only in the candidate", "extra"),
+        (vec![good(), Made::f32("x.weight", &[6, 4], &w)], "it is transposed", "problems"),
+        (vec![good(), Made::f32("x.weight", &[4, 5], &w[..20])], "[4, 5] in the candidate", "problems"),
+        (vec![good(), Made::f32("x.weight", &[4, 6], &bad)], "2 pairs with a NaN or an infinity", "problems"),
+    ] {
+        let (a, b) = pair(dir.path(), &candidate);
+        let out = quant(&["audit".as_ref(), a.as_os_str(), b.as_os_str(), "--json".as_ref()]);
+        let (report, error): (Value, Value) = (serde_json::from_slice(&out.stdout).unwrap(), serde_json::from_slice(&out.stderr).unwrap());
+        assert_eq!(out.status.code(), Some(2), "{word}");
+        assert!(error["error"].as_str().unwrap().contains(word), "{error}");
+        assert_eq!(report[list].as_array().unwrap().len(), 1, "{word}");
+        assert_eq!(report["skipped"][0]["name"], "ids");
+        let partial = quant(&["audit".as_ref(), a.as_os_str(), b.as_os_str(), "--partial".as_ref()]);
+        assert_eq!(partial.status.code(), Some(if list == "problems" { 2 } else { 0 }), "{word}");
+    }
+    let (a, b) = pair(dir.path(), &[Made::f32("other", &[1], &w[..1])]);
+    assert!(refused(&["audit".as_ref(), a.as_os_str(), b.as_os_str()]).contains("is another model"));
+}
+
+#[test]
+fn all_zero_weights_are_defined() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (dir.path().join("a.safetensors"), dir.path().join("b.safetensors"));
+    write(&a, &[Made::f32("x.weight", &[2, 4], &[0.0; 8]), Made::f32("y.weight", &[2, 4], &[0.0; 8])]);
+    write(&b, &[Made::f32("x.weight", &[2, 4], &[0.0; 8]), Made::f32("y.weight", &[2, 4], &[0.5; 8])]);
+    let report = audit(&[&a, &b]);
+    let (same, other) = (&tensors(&report)[0]["metrics"], &tensors(&report)[1]["metrics"]);
+    assert_eq!((&same["relative_error"], &same["cosine"], &same["sqnr_db"]), (&0.0.into(), &1.0.into(), &Value::Null));
+    assert_eq!((&other["relative_error"], &other["cosine"], &other["rmse"]), (&Value::Null, &0.0.into(), &0.5.into()));
+}
+
+/// Known matrices, so that the figures can be checked by hand.
+#[test]
+fn activations_and_the_spectral_norm_are_those_of_known_matrices() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, x] = ["a", "b", "x"].map(|name| dir.path().join(format!("{name}.safetensors")));
+    // E = [[3, 0], [0, −5]]; X = [[1, 0], [1, 1]]: XEᵀ = [[3, 0], [3, −5]], XWᵀ = [[1, 0], [1, 2]].
+    write(&a, &[Made::f32("l.weight", &[2, 2], &[1.0, 0.0, 0.0, 2.0])]);
+    write(&b, &[Made::f32("l.weight", &[2, 2], &[4.0, 0.0, 0.0, -3.0])]);
+    write(&x, &[Made::f32("l", &[2, 2], &[1.0, 0.0, 1.0, 1.0])]);
+    let report = audit(&[a.as_os_str(), b.as_os_str(), "--activations".as_ref(), x.as_os_str(), "--spectral".as_ref()]);
+    let metrics = &tensors(&report)[0]["metrics"];
+    assert!((metrics["activation_error"].as_f64().unwrap() - (43.0f64 / 6.0).sqrt()).abs() < 1e-12, "{metrics}");
+    assert!((metrics["spectral_norm"].as_f64().unwrap() - 5.0).abs() < 1e-4, "{metrics}");
+}
+
+#[test]
+fn the_page_is_one_file_and_replaces_nothing_unasked() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("report.html");
+    let args = |more: &[&str]| {
+        let mut args: Vec<String> = vec!["audit".into(), tiny_llama().display().to_string(), "--type".into(), "q4_k_m,int8".into(), "--html".into()];
+        args.push(page.display().to_string());
+        args.extend(more.iter().map(|s| (*s).to_owned()));
+        args
+    };
+    quant_ok(&args(&[]));
+    let text = std::fs::read_to_string(&page).unwrap();
+    assert!(text.starts_with("<!DOCTYPE html>") && text.contains("blk.3.ffn_down.weight") && !text.contains("http://") && !text.contains("https://"));
+    assert!(refused(&args(&[])).contains("report.html"));
+    quant_ok(&args(&["--force"]));
+    // No file that is read is replaced, whatever is asked for.
+    let copied = dir.path().join("copied");
+    convert(&tiny_llama(), &copied, &[]);
+    let weights = copied.join("model.safetensors").display().to_string();
+    let before = sha256(Path::new(&weights));
+    refused(&["audit", &copied.display().to_string(), "--type", "int8", "--html", &weights, "--force"]);
+    refused(&["plan", &copied.display().to_string(), &weights, "--target-bpw", "5", "--force"]);
+    assert_eq!(sha256(Path::new(&weights)), before);
+}
+
+/// Two f32 matrices of 256 MiB each, all but a few numbers holes.
+#[test]
+fn a_large_model_is_measured_in_little_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = |name: &str, value: f32| {
+        let path = dir.path().join(name);
+        let (rows, columns) = (1u64 << 13, 1u64 << 13);
+        let header = format!("{{\"x.weight\":{{\"dtype\":\"F32\",\"shape\":[{rows},{columns}],\"data_offsets\":[0,{}]}}}}", rows * columns * 4);
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend(value.to_le_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(bytes.len() as u64 - 4 + rows * columns * 4).unwrap();
+        path
+    };
+    let (a, b) = (model("a.safetensors", 1.0), model("b.safetensors", 1.5));
+    for args in [vec![a.as_os_str(), b.as_os_str()], vec![a.as_os_str(), "--type".as_ref(), "affine4:row".as_ref()]] {
+        let peak = peak(command(&[vec!["audit".as_ref()], args].concat()));
+        assert!(peak < 100 << 20, "{} MiB resident at most", peak >> 20);
+    }
+}
+
+#[test]
+fn a_plan_is_repeatable_keeps_its_budget_and_is_obeyed() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = |name: &str, more: &[&str]| {
+        let recipe = dir.path().join(name);
+        let mut args = vec!["plan".to_owned(), here("data/tiny-llama.gguf").display().to_string(), recipe.display().to_string(), "--json".into()];
+        args.extend(more.iter().map(|s| (*s).to_owned()));
+        let report: Value = serde_json::from_str(&quant_ok(&args)).unwrap();
+        (std::fs::read_to_string(&recipe).unwrap(), report, recipe)
+    };
+    let (first, report, recipe) = plan("a.toml", &["--target-bpw", "4.6", "--threads", "1"]);
+    let (second, ..) = plan("b.toml", &["--target-bpw", "4.6", "--threads", "5"]);
+    assert_eq!(first, second);
+    let (bytes, budget) = (report["bytes"].as_u64().unwrap(), report["budget"].as_u64().unwrap());
+    assert!(bytes <= budget && bytes as f64 > 0.99 * budget as f64, "{bytes} of {budget}");
+    let out = dir.path().join("planned.gguf");
+    let done: Value = serde_json::from_str(&convert(&here("data/tiny-llama.gguf"), &out, &["--recipe", recipe.to_str().unwrap(), "--json"])).unwrap();
+    assert_eq!(done["tensor_bytes"].as_u64().unwrap(), bytes);
+    let types = |report: &Value, key: &str| {
+        let rows = report["tensors"].as_array().unwrap().iter();
+        rows.map(|row| (row["name"].as_str().unwrap().to_owned(), row[key].as_str().unwrap().to_owned())).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let written = types(&done, "to");
+    assert!(types(&report, "scheme").iter().all(|(name, scheme)| written[name] == *scheme));
+    // At the size of a mix the plan expects a smaller error than that of the mix.
+    let mix = report["mixes"].as_array().unwrap().iter().find(|m| m["mix"] == "q4_k_m").unwrap().clone();
+    let (_, same_size, _) = plan("c.toml", &["--target-bpw", &format!("{}", mix["bits_per_weight"].as_f64().unwrap() + 1e-6)]);
+    assert!(same_size["bytes"].as_u64() <= mix["bytes"].as_u64() && same_size["error"].as_f64() < mix["error"].as_f64(), "{same_size}");
+    // The smallest file within an error.
+    let (_, limited, _) = plan("d.toml", &["--max-error", "5%"]);
+    assert!(limited["error"].as_f64().unwrap() <= 0.05 && limited["error"].as_f64().unwrap() > 0.045, "{limited}");
+    // And a size of the file: with everything in it.
+    let (_, _, recipe) = plan("e.toml", &["--target-size", "2.2MB", "--full"]);
+    let out = dir.path().join("sized.gguf");
+    convert(&here("data/tiny-llama.gguf"), &out, &["--recipe", recipe.to_str().unwrap()]);
+    let size = std::fs::metadata(out).unwrap().len();
+    assert!(size <= 2_200_000 && size > 2_150_000, "{size}");
+    let small = ["plan".to_owned(), here("data/tiny-llama.gguf").display().to_string(), "--target-bpw".into(), "1.5".into()];
+    assert!(refused(&small).contains("the target is too small"));
+}
