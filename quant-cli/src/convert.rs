@@ -17,9 +17,9 @@ use quant_formats::gguf::{self, find_entry};
 use quant_formats::input::{Identity, Input};
 use serde::Serialize;
 
+use crate::args::{BnbProfile, ConvertArgs, Form, NonFinite};
 use crate::audit::report::SchemeReport;
 use crate::audit::tried::converted;
-use crate::args::{BnbProfile, ConvertArgs, Form, NonFinite};
 use crate::inspect::shape;
 use crate::progress::Progress;
 use crate::report::{self, Outcome, bold, note, table};
@@ -332,7 +332,7 @@ impl Report {
         text += &self.kept();
         text += &self.fallbacks();
         text += &self.totals();
-        text + &self.audit.as_ref().map_or(String::new(), |audit| audit::table::cost(audit))
+        text + &self.audit.as_ref().map_or(String::new(), audit::table::cost)
     }
 
     /// One row for each pair of schemes.

@@ -14,7 +14,7 @@ fn shown(dir: &Path, args: &[&str]) -> String {
     let out = Command::new(env!("CARGO_BIN_EXE_quant")).args(args).current_dir(dir).env("NO_COLOR", "1").output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let (stdout, stderr) = (text(out.stdout), text(out.stderr));
-    let timed = |line: &str| line.split(", in ").next().unwrap_or_default().to_owned();
+    let timed = |line: &str| line.split(", in ").next().and_then(|line| line.split("; in ").next()).unwrap_or_default().to_owned();
     let stdout: Vec<String> = stdout.lines().map(timed).collect();
     let stderr = if stderr.is_empty() { String::new() } else { format!("--- stderr\n{stderr}") };
     format!("$ quant {}\n{}\n{stderr}--- exit {}\n", args.join(" "), stdout.join("\n"), out.status.code().unwrap())
@@ -23,7 +23,15 @@ fn shown(dir: &Path, args: &[&str]) -> String {
 #[test]
 fn help() {
     let dir = tempfile::tempdir().unwrap();
-    let pages = [&["--help"][..], &["inspect", "--help"], &["convert", "--help"], &["verify", "--help"]];
+    let pages = [
+        &["--help"][..],
+        &["inspect", "--help"],
+        &["convert", "--help"],
+        &["verify", "--help"],
+        &["audit", "--help"],
+        &["plan", "--help"],
+        &["estimate", "--help"],
+    ];
     insta::assert_snapshot!(pages.map(|args| shown(dir.path(), args)).join("\n"));
 }
 
@@ -98,6 +106,44 @@ fn verify() {
     let damaged = ["verify m.bqt", "verify m.bqt --json", "convert m.bqt out"].map(|args| shown(dir.path(), &args.split(' ').collect::<Vec<_>>()));
     let dense = shown(dir.path(), &["verify", "tiny-llama"]);
     insta::assert_snapshot!(format!("{intact}\n{}\n{dense}", damaged.join("\n")));
+}
+
+#[test]
+fn audit() {
+    let dir = tempfile::tempdir().unwrap();
+    shown(dir.path(), &["convert", "tiny-llama", "q4.gguf", "--type", "q4_k_m"]);
+    let lines = [
+        "audit tiny-llama q4.gguf",
+        "audit tiny-llama --type q4_k_m,nf4-dq,int8",
+        "audit tiny-llama tiny-llama",
+        "audit tiny-llama q4.gguf --fail-if ffn_down:sqnr_db<23 --only ffn_(up|down)",
+        "audit tiny-llama.gguf --type q8_0 --imatrix tiny-llama.imatrix.gguf --only blk.0.attn --spectral",
+        "convert tiny-llama nf4.bqt --type nf4 --audit",
+        "audit nf4.bqt --only nothing",
+        "plan tiny-llama.gguf recipe.toml --target-bpw 4.5 --imatrix tiny-llama.imatrix.gguf",
+        "estimate tiny-llama --context 2048 --fits 320MB",
+        "estimate --params 7B --layers 32 --kv-heads 8 --head-dim 128",
+    ];
+    insta::assert_snapshot!(lines.map(|line| shown(dir.path(), &line.split(' ').collect::<Vec<_>>())).join("\n"));
+    let csv = shown(dir.path(), &["audit", "tiny-llama", "q4.gguf", "--csv", "--only", "blk.0.attn_q"]);
+    let recipe = std::fs::read_to_string(dir.path().join("recipe.toml")).unwrap();
+    let recipe: Vec<&str> = recipe.lines().take(14).collect();
+    insta::assert_snapshot!("audit_files", format!("{csv}\n{}", recipe.join("\n")));
+    let errors = [
+        "audit tiny-llama",
+        "audit tiny-llama --type q4_k_q",
+        "audit tiny-llama --type iq2_xs",
+        "audit tiny-llama --type q4_k_m --fail-if sqnr<20",
+        "audit tiny-llama --type q4_k_m --fail-if output_error>0.1",
+        "audit tiny-llama nowhere",
+        "plan tiny-llama",
+        "plan tiny-llama --target-bpw 1",
+        "plan tiny-llama --target-bpw 4 --schemes q9",
+        "plan tiny-llama --max-error 0.001%",
+        "estimate",
+        "estimate --params many",
+    ];
+    insta::assert_snapshot!("audit_errors", errors.map(|line| shown(dir.path(), &line.split(' ').collect::<Vec<_>>())).join("\n"));
 }
 
 #[test]

@@ -65,7 +65,10 @@ fn tried_and_written_have_the_same_figures() {
         let tried = audit(&[folder(name).as_os_str(), "--type".as_ref(), scheme.as_ref()]);
         assert!(tensors(&written).iter().any(|row| row["metrics"]["exact"] == false), "{name} {scheme}");
         for (w, t) in tensors(&written).iter().zip(tensors(&tried)) {
-            assert_eq!((&w["name"], &w["metrics"], &w["weights"], &w["worst_blocks"]), (&t["name"], &t["metrics"], &t["weights"], &t["worst_blocks"]));
+            assert_eq!(
+                (&w["name"], &w["metrics"], &w["weights"], &w["worst_blocks"]),
+                (&t["name"], &t["metrics"], &t["weights"], &t["worst_blocks"])
+            );
         }
         assert_eq!(tensors(&written).len(), tensors(&tried).len());
     }
@@ -266,7 +269,8 @@ fn a_plan_is_repeatable_keeps_its_budget_and_is_obeyed() {
     assert_eq!(done["tensor_bytes"].as_u64().unwrap(), bytes);
     let types = |report: &Value, key: &str| {
         let rows = report["tensors"].as_array().unwrap().iter();
-        rows.map(|row| (row["name"].as_str().unwrap().to_owned(), row[key].as_str().unwrap().to_owned())).collect::<std::collections::BTreeMap<_, _>>()
+        rows.map(|row| (row["name"].as_str().unwrap().to_owned(), row[key].as_str().unwrap().to_owned()))
+            .collect::<std::collections::BTreeMap<_, _>>()
     };
     let written = types(&done, "to");
     assert!(types(&report, "scheme").iter().all(|(name, scheme)| written[name] == *scheme));

@@ -117,6 +117,8 @@ fn row(tensor: &Measured) -> TensorRow {
 
 fn metrics(stats: &ErrorStats) -> Metrics {
     let exact = stats.is_exact();
+    // What a file tells of itself has no quantiles. In JSON they are null then.
+    let quantile = |q: f64| if stats.sketch.n() == 0 && stats.n() > 0 { f64::NAN } else { stats.sketch.quantile(q) };
     Metrics {
         n: stats.n(),
         exact,
@@ -128,10 +130,10 @@ fn metrics(stats: &ErrorStats) -> Metrics {
         max_abs_tensor: None,
         mean_error: stats.mean_error(),
         cosine: stats.cosine(),
-        error_p50: stats.sketch.quantile(0.5),
-        error_p90: stats.sketch.quantile(0.9),
-        error_p99: stats.sketch.quantile(0.99),
-        error_p999: stats.sketch.quantile(0.999),
+        error_p50: quantile(0.5),
+        error_p90: quantile(0.9),
+        error_p99: quantile(0.99),
+        error_p999: quantile(0.999),
         predicted_rmse: stats.predicted_rmse(),
         noise_ratio: stats.noise_ratio(),
         output_error: stats.output_error(),
@@ -141,16 +143,18 @@ fn metrics(stats: &ErrorStats) -> Metrics {
 }
 
 fn weights(stats: &ErrorStats) -> Weights {
-    let (moments, known) = (&stats.weights, stats.n() > 0 && stats.weights.min <= stats.weights.max);
-    let or_zero = |v: f32| if known { v.into() } else { 0.0 };
+    // Nor has it statistics of the weights.
+    let (moments, known) = (&stats.weights, stats.n() == 0 || stats.weights.min <= stats.weights.max);
+    let finite = |v: f32| if stats.n() == 0 { 0.0 } else { f64::from(v) };
+    let or_nan = |v: f64| if known { v } else { f64::NAN };
     Weights {
-        min: or_zero(moments.min),
-        max: or_zero(moments.max),
-        mean: moments.mean,
-        std: moments.std(),
+        min: or_nan(finite(moments.min)),
+        max: or_nan(finite(moments.max)),
+        mean: or_nan(moments.mean),
+        std: or_nan(moments.std()),
         kurtosis: moments.kurtosis(),
         outliers: stats.outliers,
-        outlier_share: share(stats.outliers as f64, stats.n()),
+        outlier_share: or_nan(share(stats.outliers as f64, stats.n())),
         outlier_columns: stats.outlier_columns.count(),
         zeros: stats.zeros,
         non_finite: stats.non_finite,

@@ -11,12 +11,15 @@ use super::report::{Failed, Metrics, Report, TensorRow, Weights};
 /// What the whole model is called in a condition.
 const MODEL: &str = "model";
 
+/// A figure against a limit.
+type Comparison = fn(f64, f64) -> bool;
+
 /// A condition, such as `ffn_down:sqnr_db<20`.
 pub struct Condition {
     text: String,
     subject: Subject,
     metric: &'static str,
-    is_met: fn(f64, f64) -> bool,
+    is_met: Comparison,
     limit: f64,
 }
 
@@ -33,7 +36,7 @@ impl Condition {
     /// If it is none, or there is no such metric, with those that there are.
     pub fn parse(text: &str, args: &AuditArgs) -> Result<Condition> {
         let bad = |problem: String| Error::request(format!("--fail-if '{text}': {problem}"));
-        let operators: [(&str, fn(f64, f64) -> bool); 4] = [("<=", |a, b| a <= b), (">=", |a, b| a >= b), ("<", |a, b| a < b), (">", |a, b| a > b)];
+        let operators: [(&str, Comparison); 4] = [("<=", |a, b| a <= b), (">=", |a, b| a >= b), ("<", |a, b| a < b), (">", |a, b| a > b)];
         // Patterns may have these characters too, so the last of them counts.
         let at = text.rfind(['<', '>']).ok_or_else(|| bad("needs METRIC<VALUE or METRIC>VALUE".into()))?;
         let (operator, is_met) = operators.into_iter().find(|(operator, _)| text[at..].starts_with(operator)).unwrap_or(operators[2]);
@@ -50,7 +53,10 @@ impl Condition {
         if matches!(subject, Subject::Model) && Weights::NAMES.contains(&metric) {
             return Err(bad(format!("{metric} is a figure of single tensors")));
         }
+        const COUNTS: [&str; 4] = ["outliers", "outlier_columns", "zeros", "non_finite"];
+        let is_stored = args.candidate.is_none() && args.types.is_empty();
         let needed = match metric {
+            _ if is_stored && COUNTS.contains(&metric) => Some("a CANDIDATE or --type"),
             "output_error" if args.imatrix.is_none() => Some("--imatrix"),
             "activation_error" if args.activations.is_none() => Some("--activations"),
             "spectral_norm" if !args.spectral => Some("--spectral"),

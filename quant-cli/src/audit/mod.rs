@@ -93,7 +93,11 @@ fn exit(report: &Report, args: &AuditArgs) -> u8 {
     let more = if problems.len() > 1 { format!(", and {} more; the report lists them", problems.len() - 1) } else { String::new() };
     let advice = if report.problems.is_empty() { " (--partial accepts that)" } else { "" };
     let error = Error::request(format!("not everything could be compared: {first}{more}{advice}"));
-    if args.json { complain_in_json(&error) } else { complain(&error) }
+    if args.json {
+        complain_in_json(&error)
+    } else {
+        complain(&error)
+    }
     FAILED
 }
 
@@ -184,7 +188,9 @@ impl<'a> Session<'a> {
         pairs.retain(|pair| only.is_match(&reference.tensors[pair.reference].name));
         skipped.retain(|(name, _)| only.is_match(name));
         [missing, extra].into_iter().for_each(|names| names.retain(|name| only.is_match(name)));
-        problems.retain(|problem| reference.tensors.iter().chain(&candidate.tensors).any(|t| only.is_match(&t.name) && problem.contains(&format!("'{}'", t.name))));
+        problems.retain(|problem| {
+            reference.tensors.iter().chain(&candidate.tensors).any(|t| only.is_match(&t.name) && problem.contains(&format!("'{}'", t.name)))
+        });
         if pairs.is_empty() && problems.is_empty() {
             return Err(Error::request(format!("--only '{only}' matches no tensor that both have")));
         }
@@ -203,7 +209,9 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        report.notes.extend(self.beside.unused(&names).into_iter().map(|name| format!("--activations: '{name}' belongs to no tensor that is compared")));
+        report
+            .notes
+            .extend(self.beside.unused(&names).into_iter().map(|name| format!("--activations: '{name}' belongs to no tensor that is compared")));
         if self.args.imatrix.is_some() && schemes.iter().all(|s| s.model.output_error.is_none()) {
             report.notes.push("--imatrix: it has entries for none of these tensors; its names are those of GGUF".into());
         }

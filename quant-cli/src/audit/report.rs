@@ -224,6 +224,5 @@ impl Metrics {
 
 impl Weights {
     /// The figures that conditions can name.
-    pub const NAMES: &[&str] =
-        &["min", "max", "mean", "std", "kurtosis", "outliers", "outlier_share", "outlier_columns", "zeros", "non_finite"];
+    pub const NAMES: &[&str] = &["min", "max", "mean", "std", "kurtosis", "outliers", "outlier_share", "outlier_columns", "zeros", "non_finite"];
 }

@@ -1,6 +1,7 @@
 //! The errors that a BQT file tells of itself.
 
 use quant_core::Result;
+use quant_core::recipe::pattern;
 use quant_core::{Error, source::Tensor};
 use quant_formats::Checkpoint;
 
@@ -18,9 +19,20 @@ pub fn report(args: &AuditArgs) -> Result<Report> {
         let advice = "name a CANDIDATE to compare it with, or schemes to try with --type, such as --type q4_k_m,nf4-dq";
         return Err(Error::request(format!("{}: nothing to compare with; {advice}", args.reference.display())));
     }
+    if args.spectral || args.imatrix.is_some() || args.activations.is_some() {
+        return Err(Error::request("--spectral, --imatrix and --activations measure; what a file tells of itself was measured before"));
+    }
+    let only = args.only.as_deref().map(pattern).transpose()?;
+    let is_wanted = |name: &str| only.as_ref().is_none_or(|only| only.is_match(name));
     let mut report = empty(args, "as stored");
-    report.schemes.push(build::scheme(None, told(&checkpoint)));
-    let silent = checkpoint.tensors.iter().zip(&checkpoint.errors).filter(|(t, stats)| t.is_weight() && stats.is_none());
+    report.reference = "the weights that it was made from".into();
+    report.candidate = Some(args.reference.display().to_string());
+    let told: Vec<build::Measured> = told(&checkpoint).into_iter().filter(|row| is_wanted(&row.name)).collect();
+    if told.is_empty() {
+        return Err(Error::request("--only matches no tensor that the file tells the errors of"));
+    }
+    report.schemes.push(build::scheme(None, told));
+    let silent = checkpoint.tensors.iter().zip(&checkpoint.errors).filter(|(t, stats)| t.is_weight() && stats.is_none() && is_wanted(&t.name));
     report.skipped = silent.map(|(t, _)| Skipped { name: t.name.clone(), reason: "was not quantized when the file was written".into() }).collect();
     report.notes.push("these are the errors that the file was written with; sums only, without quantiles and statistics of weights".into());
     Ok(report)

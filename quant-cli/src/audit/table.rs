@@ -17,8 +17,11 @@ const SHOWN: usize = 8;
 
 /// The text.
 pub fn text(report: &Report, all: bool) -> String {
-    let against = report.candidate.as_ref().map_or("schemes tried on it".to_owned(), |path| format!("against {path}"));
-    let mut text = format!("{} {} {}\n", bold("Audit of"), Printable(&report.reference), Printable(&against));
+    let (what, how) = match &report.candidate {
+        Some(candidate) => (candidate, format!("against {}", report.reference)),
+        None => (&report.reference, "schemes tried on it".to_owned()),
+    };
+    let mut text = format!("{} {}, {}\n", bold("Audit of"), Printable(what), Printable(&how));
     text += &summary(report);
     if report.schemes.len() > 1 && !all {
         text += &compared(report);
@@ -69,13 +72,17 @@ fn scheme_text(scheme: &SchemeReport, is_named: bool, all: bool) -> String {
 
 /// Several schemes side by side.
 fn compared(report: &Report) -> String {
-    let mut text = format!("\n{}\n", bold("By layer, bars from 0 to the worst layer of each"));
+    let mut text = format!("\n{}\n", bold("By layer"));
     for scheme in report.schemes.iter().filter(|s| !s.model.exact) {
         let _ = write!(text, " {}\n{}", scheme.scheme, sparkline(&scheme.layers));
     }
     let _ = writeln!(text, "\n{}", bold("Error % by role (--all lists every tensor)"));
     let mut roles: Vec<&str> = Vec::new();
-    report.schemes.iter().flat_map(|s| &s.roles).for_each(|r| if !roles.contains(&r.role) { roles.push(r.role) });
+    report.schemes.iter().flat_map(|s| &s.roles).for_each(|r| {
+        if !roles.contains(&r.role) {
+            roles.push(r.role)
+        }
+    });
     let cell = |s: &SchemeReport, role: &str| match s.roles.iter().find(|r| r.role == role) {
         Some(r) if r.metrics.exact => "exact".into(),
         Some(r) => percent(&r.metrics),
@@ -108,22 +115,25 @@ fn worst(scheme: &SchemeReport, name: &str, all: bool) -> String {
     format!("\n{}\n", bold(&title)) + &table(&headings, rows.iter().take(shown).map(cells))
 }
 
-/// A bar for each layer, as high as its error is against that of the worst.
+/// A bar for each layer, from that with the least error to that with the greatest.
 fn sparkline(layers: &[LayerRow]) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     const WIDTH: usize = 80;
     let error = |l: &LayerRow| l.metrics.relative_error.unwrap_or(1.0);
     let numbered: Vec<&LayerRow> = layers.iter().filter(|l| l.layer.is_some()).collect();
     let Some(worst) = numbered.iter().copied().max_by(|a, b| error(a).total_cmp(&error(b))) else { return " no layers have numbers\n".into() };
-    let bar = |l: &&LayerRow| BARS[((error(l) / error(worst).max(f64::MIN_POSITIVE) * 8.0).ceil() as usize).clamp(1, 8) - 1];
+    let best = numbered.iter().copied().min_by(|a, b| error(a).total_cmp(&error(b))).unwrap_or(worst);
+    let span = (error(worst) - error(best)).max(f64::MIN_POSITIVE);
+    let bar = |l: &&LayerRow| BARS[((error(l) - error(best)) / span * 7.0).round() as usize % 8];
     let bars: Vec<char> = numbered.iter().map(bar).collect();
     let mut text = String::new();
     for (i, line) in bars.chunks(WIDTH).enumerate() {
         let (first, last) = (numbered[i * WIDTH].layer.unwrap_or(0), numbered[i * WIDTH + line.len() - 1].layer.unwrap_or(0));
         let _ = writeln!(text, " {} layers {first} to {last}", line.iter().collect::<String>());
     }
-    let number = worst.layer.unwrap_or(0);
-    let _ = writeln!(text, " highest: layer {number} with an error of {} %; bars begin at 0", percent(&worst.metrics));
+    let number = |l: &LayerRow| l.layer.unwrap_or(0);
+    let (from, to) = (percent(&best.metrics), percent(&worst.metrics));
+    let _ = writeln!(text, " lowest bar: layer {}, {from} %; highest: layer {}, {to} %", number(best), number(worst));
     for outside in layers.iter().filter(|l| l.layer.is_none()) {
         let _ = writeln!(text, " outside of layers: {} tensors, error {} %", outside.tensors, percent(&outside.metrics));
     }

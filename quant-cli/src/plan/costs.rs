@@ -25,7 +25,13 @@ impl Costs {
     ///
     /// # Errors
     /// If a tensor cannot be read, or holds a number that a scheme cannot.
-    pub fn measure(checkpoint: &Checkpoint, wanted: &BTreeMap<usize, BTreeSet<String>>, beside: &Beside, full: bool, progress: &crate::progress::Progress) -> Result<Costs> {
+    pub fn measure(
+        checkpoint: &Checkpoint,
+        wanted: &BTreeMap<usize, BTreeSet<String>>,
+        beside: &Beside,
+        full: bool,
+        progress: &crate::progress::Progress,
+    ) -> Result<Costs> {
         use quant_core::sink::Observer;
         progress.begin("measuring", wanted.len() as u64);
         let of = |(&index, schemes): (&usize, &BTreeSet<String>)| {
@@ -76,5 +82,9 @@ fn of_tensor(checkpoint: &Checkpoint, index: usize, schemes: &BTreeSet<String>, 
 }
 
 fn unfit(checkpoint: &Checkpoint, tensor: &quant_core::source::Tensor, index: u64, value: f32) -> Error {
-    Error::tensor(&checkpoint.path, &tensor.name, format!("a number of a sampled row (element {index} of the sample) is {value}, which cannot be quantized; --keep leaves the tensor out"))
+    Error::tensor(
+        &checkpoint.path,
+        &tensor.name,
+        format!("a number of a sampled row (element {index} of the sample) is {value}, which cannot be quantized; --keep leaves the tensor out"),
+    )
 }

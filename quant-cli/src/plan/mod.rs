@@ -31,9 +31,7 @@ use report::{MixRow, Report, TensorRow};
 /// The mix that a recipe for GGUF begins with; it gives types to what the recipe does not name.
 const BASE: &str = "q4_k_m";
 /// The mixes that a plan is compared with.
-const FIXED: [&str; 13] = [
-    "q2_k", "iq3_xs", "q3_k_s", "iq3_m", "q3_k_m", "q3_k_l", "iq4_xs", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k", "q8_0",
-];
+const FIXED: [&str; 13] = ["q2_k", "iq3_xs", "q3_k_s", "iq3_m", "q3_k_m", "q3_k_l", "iq4_xs", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k", "q8_0"];
 
 /// A tensor whose type is to be chosen.
 struct Open {
@@ -51,7 +49,8 @@ pub fn run(args: &PlanArgs) -> Result<Outcome> {
     let is_gguf = schemes.iter().all(|s| ggml::id_of(*s).is_some());
     let weights = args.weight.iter().map(|text| factor(text)).collect::<Result<Vec<_>>>()?;
     let kept = args.keep.iter().map(|text| pattern(text)).collect::<Result<Vec<_>>>()?;
-    let beside = Beside { importance: args.imatrix.as_deref().map(|path| ImportanceMatrix::open(path, args.io.into())).transpose()?, activations: None };
+    let beside =
+        Beside { importance: args.imatrix.as_deref().map(|path| ImportanceMatrix::open(path, args.io.into())).transpose()?, activations: None };
     if let Some(path) = &args.recipe {
         Staged::check(path, false, 0, args.force, &inputs(args)?)?;
     }
@@ -60,7 +59,8 @@ pub fn run(args: &PlanArgs) -> Result<Outcome> {
     let open = choices(&checkpoint, &base, &schemes, &weights, &kept, beside.importance.is_some())?;
     let fixed = if is_gguf { fixed_mixes(&checkpoint, &beside) } else { Vec::new() };
     let progress = Progress::default();
-    let costs = Costs::measure(&checkpoint, &wanted(&base, &open, &fixed), &beside, args.full, &progress)?;
+    let wanted = wanted(&base, &open, &fixed);
+    let costs = pool(args)?.install(|| Costs::measure(&checkpoint, &wanted, &beside, args.full, &progress))?;
     progress.finish();
     checkpoint.check_unchanged()?;
     let solved = solve(args, &checkpoint, &base, &open, &costs, is_gguf)?;
@@ -72,6 +72,12 @@ pub fn run(args: &PlanArgs) -> Result<Outcome> {
         note(text);
     }
     Ok(Outcome::ok(if args.json { json(&report)? } else { report.text() }))
+}
+
+/// The threads that measure.
+fn pool(args: &PlanArgs) -> Result<rayon::ThreadPool> {
+    let threads = args.threads.map_or(0, usize::from);
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|e| Error::request(format!("cannot start threads: {e}")))
 }
 
 fn scheme(text: &str) -> Result<Scheme> {
@@ -123,7 +129,14 @@ fn fixed_mixes(checkpoint: &Checkpoint, beside: &Beside) -> Vec<(&'static str, P
 }
 
 /// The tensors whose type is to be chosen: those that the base quantizes.
-fn choices(checkpoint: &Checkpoint, base: &Plan, schemes: &[Scheme], weights: &[(Regex, f64)], kept: &[Regex], is_weighted: bool) -> Result<Vec<Open>> {
+fn choices(
+    checkpoint: &Checkpoint,
+    base: &Plan,
+    schemes: &[Scheme],
+    weights: &[(Regex, f64)],
+    kept: &[Regex],
+    is_weighted: bool,
+) -> Result<Vec<Open>> {
     let layers: BTreeSet<u64> = base.tensors.iter().filter_map(|t| layer_of(&t.name)).collect();
     let parts: Vec<_> = base.tensors.iter().map(|t| (part_of(&t.name, t.role), t.n_elements())).collect();
     let mut open = Vec::new();
@@ -183,13 +196,13 @@ fn solve(args: &PlanArgs, checkpoint: &Checkpoint, base: &Plan, open: &[Open], c
     let total_weight: f64 = open.iter().map(|o| o.weight).sum();
     if let Some(limit) = args.max_error {
         let found = allocate::within_error(&candidates, limit * limit * total_weight);
-        let found = found.map_err(|_| Error::request(format!("--max-error: no choice of these types has an error of {} % or less", 100.0 * limit)))?;
+        let found =
+            found.map_err(|_| Error::request(format!("--max-error: no choice of these types has an error of {} % or less", 100.0 * limit)))?;
         return Ok(Solution { choice: found.choice, error: found.error, bound: found.bound as f64, budget: None });
     }
-    let chosen: BTreeSet<usize> = open.iter().map(|o| o.place).collect();
-    let others: u64 = base.tensors.iter().enumerate().filter(|(i, _)| !chosen.contains(i)).map(|(_, t)| kept_bytes(t)).sum();
+    let others = other_bytes(args, checkpoint, base, open)?;
     let total = match (args.target_size, args.target_bpw) {
-        (Some(size), _) => size.saturating_sub(beside(checkpoint, base, is_gguf)?),
+        (Some(size), _) => size.saturating_sub(beside(args, checkpoint, base, is_gguf)?),
         (_, Some(bits)) => (bits / 8.0 * base.n_elements() as f64) as u64,
         _ => 0,
     };
@@ -198,27 +211,48 @@ fn solve(args: &PlanArgs, checkpoint: &Checkpoint, base: &Plan, open: &[Open], c
         let least: u64 = candidates.iter().filter_map(|c| c.iter().map(|c| c.bytes).min()).sum::<u64>() + others;
         let bits = least as f64 * 8.0 / base.n_elements().max(1) as f64;
         match e {
-            Error::Request(_) => Error::request(format!("the target is too small: these types need {least} bytes of tensors, {bits:.2} bits a weight, at least")),
+            Error::Request(_) => {
+                Error::request(format!("the target is too small: these types need {least} bytes of tensors, {bits:.2} bits a weight, at least"))
+            }
             other => other,
         }
     })?;
     Ok(Solution { choice: found.choice, error: found.error, bound: found.bound, budget: Some(total) })
 }
 
-/// Bytes of a tensor that is left to the base.
-fn kept_bytes(t: &Planned) -> u64 {
-    t.n_bytes()
+/// Bytes of the tensors whose type is not chosen: as the base has them, or as they are stored where they are to be kept.
+fn other_bytes(args: &PlanArgs, checkpoint: &Checkpoint, base: &Plan, open: &[Open]) -> Result<u64> {
+    let kept = args.keep.iter().map(|text| pattern(text)).collect::<Result<Vec<_>>>()?;
+    let chosen: BTreeSet<usize> = open.iter().map(|o| o.place).collect();
+    let bytes = |t: &Planned| match kept.iter().any(|k| k.is_match(&checkpoint.tensors[t.source].name)) {
+        true => checkpoint.tensors[t.source].n_bytes(),
+        false => t.n_bytes(),
+    };
+    Ok(base.tensors.iter().enumerate().filter(|(i, _)| !chosen.contains(i)).map(|(_, t)| bytes(t)).sum())
 }
 
 /// Bytes of the file that are no tensors.
-fn beside(checkpoint: &Checkpoint, base: &Plan, is_gguf: bool) -> Result<u64> {
-    let target = if is_gguf { Target::Gguf } else { Target::Bqt };
-    let request = Request { allow_requantize: true, ..Request::new(target) };
+fn beside(args: &PlanArgs, checkpoint: &Checkpoint, base: &Plan, is_gguf: bool) -> Result<u64> {
+    let importance = args.imatrix.as_deref().map(|path| ImportanceMatrix::open(path, args.io.into())).transpose()?;
+    let beside = Beside { importance, activations: None };
+    let mut request = request(&if is_gguf { Wanted::Mix(BASE, &beside) } else { Wanted::Scheme(Scheme::Int8) })?;
+    request.target = if is_gguf { Target::Gguf } else { Target::Bqt };
+    if let (Some(mix), Some(path)) = (&mut request.mix, &args.imatrix) {
+        mix.importance.iter_mut().for_each(|(_, text)| *text = path.to_string_lossy().into_owned());
+    }
     Ok(convert::size(checkpoint, base, &request)?.saturating_sub(base.n_bytes()))
 }
 
 #[allow(clippy::too_many_arguments, reason = "everything that a report tells of")]
-fn described(args: &PlanArgs, checkpoint: &Checkpoint, base: &Plan, open: &[Open], costs: &Costs, fixed: &[(&str, Plan)], solved: Solution) -> Result<Report> {
+fn described(
+    args: &PlanArgs,
+    checkpoint: &Checkpoint,
+    base: &Plan,
+    open: &[Open],
+    costs: &Costs,
+    fixed: &[(&str, Plan)],
+    solved: Solution,
+) -> Result<Report> {
     let total_weight: f64 = open.iter().map(|o| o.weight).sum();
     let mut tensors = Vec::new();
     for (o, &choice) in open.iter().zip(&solved.choice) {
@@ -235,7 +269,7 @@ fn described(args: &PlanArgs, checkpoint: &Checkpoint, base: &Plan, open: &[Open
         });
     }
     let chosen: BTreeSet<usize> = open.iter().map(|o| o.place).collect();
-    let others: u64 = base.tensors.iter().enumerate().filter(|(i, _)| !chosen.contains(i)).map(|(_, t)| kept_bytes(t)).sum();
+    let others = other_bytes(args, checkpoint, base, open)?;
     let n = base.n_elements();
     let bytes = tensors.iter().map(|t| t.bytes).sum::<u64>() + others;
     let mixes = fixed.iter().filter_map(|(name, plan)| mix_row(name, plan, base, open, costs, total_weight, n)).collect();

@@ -73,12 +73,13 @@ impl Report {
             self.mixes.iter().map(|m| (false, m.mix.as_str(), m.bytes, m.bits_per_weight, m.error)).collect();
         rows.retain(|row| (row.2 as f64 / self.bytes.max(1) as f64 - 1.0).abs() <= NEAR);
         rows.push((true, "this plan", self.bytes, self.bits_per_weight, self.error));
-        rows.sort_by(|a, b| (a.2, a.0).cmp(&(b.2, b.0)));
+        rows.sort_by_key(|row| (row.2, row.0));
         let row = |(is_plan, name, size, bits, error): (bool, &str, u64, f64, f64)| {
             let mark = if is_plan { "←".to_owned() } else { String::new() };
             vec![name.to_owned(), bytes(size), format!("{bits:.3}"), format!("{:.3}", 100.0 * error), mark]
         };
-        let _ = writeln!(text, "\n{}", bold("Beside the mixes of llama-quantize"));
+        let title = if self.mixes.is_empty() { "The whole" } else { "Beside the mixes of llama-quantize" };
+        let _ = writeln!(text, "\n{}", bold(title));
         text += &table(&["mix", ">size", ">bits a weight", ">expected error %", ""], rows.into_iter().map(row));
         let _ = writeln!(text, "\n{}", bold("Types by role"));
         text += &table(&["role", "types", ">size", ">error %", ">share of the total %"], self.roles());
@@ -90,7 +91,11 @@ impl Report {
     /// One row for each role.
     fn roles(&self) -> Vec<Vec<String>> {
         let mut order: Vec<&str> = Vec::new();
-        self.tensors.iter().for_each(|t| if !order.contains(&t.role) { order.push(t.role) });
+        self.tensors.iter().for_each(|t| {
+            if !order.contains(&t.role) {
+                order.push(t.role)
+            }
+        });
         let row = |role: &&str| {
             let of: Vec<&TensorRow> = self.tensors.iter().filter(|t| t.role == *role).collect();
             let mut types: BTreeMap<&str, usize> = BTreeMap::new();
@@ -111,12 +116,11 @@ impl Report {
         if self.imatrix.is_some() {
             text += "# Made with an importance matrix: convert with the same one, --imatrix FILE.\n";
         }
-        text.push('\n');
         if let Some(mix) = mix {
-            let _ = writeln!(text, "mix = \"{mix}\"");
+            let _ = write!(text, "\nmix = \"{mix}\"\n");
         }
         if !self.keep_patterns.is_empty() {
-            let _ = writeln!(text, "keep = {:?}", self.keep_patterns);
+            let _ = writeln!(text, "\nkeep = {:?}", self.keep_patterns);
         }
         for t in &self.tensors {
             let _ = write!(text, "\n[[tensor]]\nmatch = {:?}\ntype = \"{}\"\n", format!("^{}$", regex::escape(&t.name)), t.scheme);

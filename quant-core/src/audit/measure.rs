@@ -3,8 +3,8 @@
 //! Sums run in four lanes, element i in lane i mod 4, over blocks of 256; lanes are added from left to right, blocks in their
 //! order, so figures do not depend on where pieces begin, as long as that is at whole blocks.
 
-use super::sketch::Counting;
 use super::Moments;
+use super::sketch::Counting;
 use super::stats::{BLOCK, BlockStats, ErrorStats, SlabStats, WorstBlock};
 use crate::codec::Columns;
 use crate::simd::widest;

@@ -1,8 +1,8 @@
 //! The errors of some rows of a tensor under a scheme: what a sample says about the whole.
 
+use super::ErrorStats;
 use super::measure::{Piece, measure};
 use super::sketch::Counting;
-use super::ErrorStats;
 use crate::convert::{Scratch, Work, decode, encode_weighted};
 use crate::plan::{Planned, View};
 use crate::source::{Importance, Source};

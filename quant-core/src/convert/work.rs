@@ -223,4 +223,3 @@ impl Scan for TryScan<'_> {
         Some(Known::Nothing)
     }
 }
-

@@ -74,16 +74,8 @@ pub fn pair(reference: Checkpoint, candidate: Checkpoint, gguf_names: bool) -> R
         (by_numbers(reference, Form::Dense)?, by_numbers(candidate, Form::Dense)?)
     };
     let names = names_of(&reference);
-    let mut pairing = Pairing {
-        reference,
-        candidate,
-        names,
-        pairs: Vec::new(),
-        skipped: Vec::new(),
-        missing: Vec::new(),
-        extra: Vec::new(),
-        problems: Vec::new(),
-    };
+    let mut pairing =
+        Pairing { reference, candidate, names, pairs: Vec::new(), skipped: Vec::new(), missing: Vec::new(), extra: Vec::new(), problems: Vec::new() };
     pairing.fill();
     if pairing.pairs.is_empty() && pairing.problems.is_empty() {
         return Err(pairing.nothing_in_common());
@@ -100,7 +92,10 @@ pub fn as_gguf(checkpoint: Checkpoint) -> Result<Checkpoint> {
         return Ok(checkpoint);
     }
     if !model::is_mappable(&checkpoint) {
-        return Err(Error::file(&checkpoint.path, "found no config.json, which says what the tensors are called in GGUF; give the folder of the model"));
+        return Err(Error::file(
+            &checkpoint.path,
+            "found no config.json, which says what the tensors are called in GGUF; give the folder of the model",
+        ));
     }
     let wanted = ToGguf { outtype: Outtype::Is(Scheme::Dense(Dtype::F32)), tensors_only: true, ..ToGguf::default() };
     Ok(model::to_gguf(by_numbers(checkpoint, Form::Gguf)?, &wanted)?.checkpoint)

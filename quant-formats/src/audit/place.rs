@@ -28,14 +28,8 @@ pub enum Part {
 const PATHS: &[(Part, &[&str])] = &[
     (Part::AttnQkv, &["qkv_proj", "attn_qkv", "attn.c_attn", "query_key_value", "Wqkv", "qkv"]),
     (Part::AttnO, &["o_proj", "attn_output", "attention.output.dense", "attn.c_proj", "attention.wo", "attention.dense", "attn.out_proj", "out_lin"]),
-    (
-        Part::AttnQ,
-        &["q_proj", "attn_q", "self.query", "attention.wq", "q_lin", "q_a_proj", "q_b_proj", "attn_q_a", "attn_q_b"],
-    ),
-    (
-        Part::AttnK,
-        &["k_proj", "attn_k", "self.key", "attention.wk", "k_lin", "kv_a_proj_with_mqa", "attn_kv_a_mqa", "attn_k_b"],
-    ),
+    (Part::AttnQ, &["q_proj", "attn_q", "self.query", "attention.wq", "q_lin", "q_a_proj", "q_b_proj", "attn_q_a", "attn_q_b"]),
+    (Part::AttnK, &["k_proj", "attn_k", "self.key", "attention.wk", "k_lin", "kv_a_proj_with_mqa", "attn_kv_a_mqa", "attn_k_b"]),
     (Part::AttnV, &["v_proj", "attn_v", "self.value", "attention.wv", "v_lin", "kv_b_proj", "attn_v_b", "attn_kv_b"]),
     (Part::FfnGateUp, &["gate_up_proj"]),
     (Part::FfnGate, &["gate_proj", "ffn_gate", "feed_forward.w1", "ffn_gate_shexp"]),
@@ -88,7 +82,7 @@ pub fn part_of(name: &str, role: Role) -> Part {
         Role::Linear | Role::Conv1d | Role::Other => {
             let path = name.strip_suffix(".weight").unwrap_or(name);
             let ends = |end: &&str| path.strip_suffix(*end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-            PATHS.iter().find(|(_, ends_of)| ends_of.iter().any(|end| ends(&end))).map_or(Part::Other, |row| row.0)
+            PATHS.iter().find(|(_, ends_of)| ends_of.iter().any(ends)).map_or(Part::Other, |row| row.0)
         }
     }
 }

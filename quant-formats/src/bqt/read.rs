@@ -3,9 +3,9 @@
 use quant_core::Result;
 use quant_core::audit::ErrorStats;
 
+use super::errors::ErrorEntry;
 use super::hash::Digest;
 use super::header::Header;
-use super::errors::ErrorEntry;
 use super::index::{Extent, Index, OriginEntry, PartEntry, SourceEntry, TensorEntry};
 use crate::checkpoint::{At, Checkpoint, Format, Gap, Origin, OriginFile, OriginFormat, Place, SideFile};
 use crate::gguf::{self, Entry};

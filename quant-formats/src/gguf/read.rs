@@ -64,8 +64,8 @@ pub(crate) fn open(input: Input, opening: Opening) -> Result<Checkpoint> {
         origin: Some(origin),
         notes,
         base: None,
-            errors: Vec::new(),
-            original: None,
+        errors: Vec::new(),
+        original: None,
     };
     for (i, shard) in shards.into_iter().enumerate() {
         if i == 0 {

@@ -270,6 +270,11 @@ impl Row {
 }
 
 impl Family {
+    /// All rows.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &'static Row> {
+        self.tables.iter().flat_map(|table| table.iter())
+    }
+
     /// The rows for a tensor of Hugging Face, with the ending and the numbers of its name.
     pub(crate) fn rows_of_hf(&self, name: &str) -> Vec<(&'static Row, &'static str, Numbers)> {
         let bare = name.strip_prefix(self.prefix).unwrap_or(name);
@@ -285,7 +290,7 @@ impl Family {
 
     /// The row for a tensor of GGUF, with the ending and the numbers of its name.
     pub(crate) fn row_of_gguf(&self, name: &str) -> Option<(&'static Row, &'static str, Numbers)> {
-        self.tables.iter().flat_map(|table| table.iter()).find_map(|row| row.of_gguf(name).map(|(ending, n)| (row, ending, n)))
+        self.rows().find_map(|row| row.of_gguf(name).map(|(ending, n)| (row, ending, n)))
     }
 }
 

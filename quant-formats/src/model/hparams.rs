@@ -42,6 +42,11 @@ impl Hparams {
         self.map.get(key).filter(|v| !v.is_null())
     }
 
+    /// Whether `key` is there, be it null.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.map.contains_key(key)
+    }
+
     /// Sets `key` unless it is there. Null counts as there: it was said.
     pub(crate) fn default(&mut self, key: &str, value: Value) {
         if !self.map.contains_key(key) {

@@ -328,8 +328,12 @@ pub(crate) fn sizes_config(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
 }
 
 /// What most configurations have, from metadata: the reverse of [`common`].
+///
+/// # Errors
+/// If a size is missing, or rotations are stretched by factors that are not in the file.
 pub(crate) fn common_config(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
     sizes_config(m, c)?;
+    refuse_longrope(m)?;
     for (name, key) in [
         ("attention.head_count_kv", "num_key_value_heads"),
         ("attention.key_length", "head_dim"),
@@ -354,6 +358,15 @@ pub(crate) fn common_config(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
         c.set(key, id.unwrap_or(Value::Null));
     }
     Ok(())
+}
+
+/// Only Phi-3 has the factors of a long rope in GGUF, as the reference makes it; transformers needs them.
+fn refuse_longrope(m: &Meta<'_>) -> Result<()> {
+    if m.arch() == "phi3" || m.text("rope.scaling.type") != Some("longrope") {
+        return Ok(());
+    }
+    let problem = "found 'longrope', whose factors config.json needs and a GGUF file of this architecture does not hold";
+    Err(Error::file(&m.checkpoint().path, format!("key '{}.rope.scaling.type': {problem}", m.arch())))
 }
 
 /// `rope_parameters`, from metadata.

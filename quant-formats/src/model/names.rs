@@ -12,9 +12,11 @@ pub(crate) const ATTENTION: &[Row] = &[
     row("layers.{}.self_attn.k_proj", "blk.{}.attn_k"),
     row("layers.{}.self_attn.v_proj", "blk.{}.attn_v"),
     row("layers.{}.self_attn.o_proj", "blk.{}.attn_output"),
-    row("layers.{}.self_attn.q_norm", "blk.{}.attn_q_norm"),
-    row("layers.{}.self_attn.k_norm", "blk.{}.attn_k_norm"),
 ];
+
+/// Norms of queries and keys.
+pub(crate) const NORMED_HEADS: &[Row] =
+    &[row("layers.{}.self_attn.q_norm", "blk.{}.attn_q_norm"), row("layers.{}.self_attn.k_norm", "blk.{}.attn_k_norm")];
 
 /// Queries and keys whose rows are regrouped, as llama.cpp's llama needs them.
 pub(crate) const ROTATED: &[Row] = &[

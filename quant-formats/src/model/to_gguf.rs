@@ -75,6 +75,7 @@ pub fn to_gguf(base: Checkpoint, wanted: &ToGguf) -> Result<Mapped> {
     let mut h = Hparams::parse(&bytes, &path)?;
     let family = family_of(&h)?;
     let base = Arc::new(base);
+    super::check::settings(&h, family)?;
     (family.prepare)(&mut h)?;
     let mut notes = base.notes.clone();
     let outputs = if wanted.vocab_only { Vec::new() } else { outputs(&base, family, &h, &mut notes)? };
@@ -101,7 +102,8 @@ pub fn to_gguf(base: Checkpoint, wanted: &ToGguf) -> Result<Mapped> {
     let (kv, mut more) = kv(&base, family, &h, wanted, &counts, file_type)?;
     checkpoint.kv = kv;
     if !wanted.vocab_only {
-        super::check::model(&checkpoint, family, &h, false)?;
+        super::check::model(&checkpoint, family, &h, super::check::Origin::hf(&base, family))?;
+        more.extend(super::check::notes(&checkpoint, family, &h)?);
     }
     checkpoint.notes.append(&mut more);
     checkpoint.base = Some(base);

@@ -49,7 +49,7 @@ pub fn to_hf(base: Checkpoint, dtype: Option<Dtype>) -> Result<Mapped> {
     config.set("dtype", dtype.torch_name().map_or(Value::Null, |name| json!(name)));
     let text = config.to_json();
     (family.prepare)(&mut config)?;
-    super::check::model(&base, family, &config, true)?;
+    super::check::model(&base, family, &config, super::check::Origin::Gguf)?;
     let mut notes = base.notes.clone();
     let outputs = outputs(&base, family, &config)?;
     let side_files = side_files(&base, text, &mut notes)?;

@@ -10,6 +10,8 @@ const WIDTH: f64 = 380.0;
 const HEIGHT: f64 = 210.0;
 const BOTTOM: f64 = HEIGHT - 48.0;
 const TOP: f64 = 14.0;
+/// Where the tallest bar ends: below the first label.
+const PEAK: f64 = TOP + 6.0;
 /// The share of the smallest errors that is left out.
 const TAIL: f64 = 0.002;
 
@@ -85,7 +87,7 @@ fn area(bins: &[Bin], axis: &Axis) -> String {
         if (bin.from - end).abs() > bin.from * 1e-9 {
             let _ = write!(path, "V{BOTTOM}H{from:.1}");
         }
-        let _ = write!(path, "V{:.1}H{:.1}", BOTTOM - density(bin) / most * (BOTTOM - TOP), axis.at(bin.to.log10()));
+        let _ = write!(path, "V{:.1}H{:.1}", BOTTOM - density(bin) / most * (BOTTOM - PEAK), axis.at(bin.to.log10()));
         end = bin.to;
     }
     path + &format!("V{BOTTOM}Z")

@@ -44,7 +44,7 @@ fn axes(schemes: &[SchemeReport]) -> Option<(Axis, Axis)> {
     let low = low.max(high - DECADES);
     let (left, right) = range(all().filter(|dot| dot.1 >= low).map(|dot| dot.0))?;
     let margin = ((right - left) * 0.06).max(0.25);
-    let x = Axis { low: (left - margin).max(0.0), high: right + margin, start: 74.0, end: WIDTH - 14.0 };
+    let x = Axis { low: (left - margin).max(0.0), high: right + margin, start: 104.0, end: WIDTH - 14.0 };
     Some((x, Axis { low: low - 0.1, high: high + 0.1, start: HEIGHT - 54.0, end: 16.0 }))
 }
 

@@ -13,25 +13,25 @@ pub(super) struct Codes {
     /// Bytes that hold low bits of codes, and one of them with every code 1.
     low: Range<usize>,
     one: u8,
-    /// Bytes that hold high bits of codes, and offsets.
-    others: &'static [Range<usize>],
+    /// From where to where bytes hold high bits of codes, and offsets.
+    others: &'static [[usize; 2]],
 }
 
 /// The codes of a type with evenly spaced values.
 pub(super) fn codes_of(ty: Type) -> Option<&'static Codes> {
-    const fn codes(low: Range<usize>, one: u8, others: &'static [Range<usize>]) -> Codes {
+    const fn codes(low: Range<usize>, one: u8, others: &'static [[usize; 2]]) -> Codes {
         Codes { low, one, others }
     }
     static Q4_0: Codes = codes(2..18, 0x11, &[]);
-    static Q4_1: Codes = codes(4..20, 0x11, &[2..4]);
-    static Q5_0: Codes = codes(6..22, 0x11, &[2..6]);
-    static Q5_1: Codes = codes(8..24, 0x11, &[2..4, 4..8]);
+    static Q4_1: Codes = codes(4..20, 0x11, &[[2, 4]]);
+    static Q5_0: Codes = codes(6..22, 0x11, &[[2, 6]]);
+    static Q5_1: Codes = codes(8..24, 0x11, &[[2, 4], [4, 8]]);
     static Q8_0: Codes = codes(2..34, 0x01, &[]);
-    static Q2_K: Codes = codes(16..80, 0x55, &[82..84]);
-    static Q3_K: Codes = codes(32..96, 0x55, &[0..32]);
-    static Q4_K: Codes = codes(16..144, 0x11, &[2..4]);
-    static Q5_K: Codes = codes(48..176, 0x11, &[2..4, 16..48]);
-    static Q6_K: Codes = codes(0..128, 0x11, &[128..192]);
+    static Q2_K: Codes = codes(16..80, 0x55, &[[82, 84]]);
+    static Q3_K: Codes = codes(32..96, 0x55, &[[0, 32]]);
+    static Q4_K: Codes = codes(16..144, 0x11, &[[2, 4]]);
+    static Q5_K: Codes = codes(48..176, 0x11, &[[2, 4], [16, 48]]);
+    static Q6_K: Codes = codes(0..128, 0x11, &[[128, 192]]);
     match ty {
         Type::Q4_0 => Some(&Q4_0),
         Type::Q4_1 => Some(&Q4_1),
@@ -57,7 +57,7 @@ pub(super) fn noise<B: Blocks>(codes: &Codes, wanted: Range<usize>, bytes: &[u8]
     let mut sum = 0.0;
     for (i, stored) in bytes.chunks_exact(B::BYTES).enumerate() {
         block.copy_from_slice(stored);
-        codes.others.iter().for_each(|range| block[range.clone()].fill(0));
+        codes.others.iter().for_each(|&[from, to]| block[from..to].fill(0));
         block[codes.low.clone()].fill(0);
         B::decode(block, zero);
         block[codes.low.clone()].fill(codes.one);

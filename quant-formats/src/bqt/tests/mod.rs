@@ -71,8 +71,8 @@ fn checkpoint(tensors: Vec<(Tensor, Vec<At>)>) -> Checkpoint {
         origin: None,
         notes: vec![],
         base: None,
-            errors: Vec::new(),
-            original: None,
+        errors: Vec::new(),
+        original: None,
     }
 }
 
@@ -87,6 +87,7 @@ fn contents(checkpoint: &Checkpoint) -> Contents<'_> {
         metadata: &checkpoint.metadata,
         side_files: &checkpoint.side_files,
         origin: checkpoint.origin.as_ref(),
+        audited: false,
     }
 }
 

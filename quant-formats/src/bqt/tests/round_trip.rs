@@ -145,7 +145,7 @@ fn a_byte_that_comes_twice_or_never_is_an_error() {
     assert!(writer.write(0, 1, 0, &[0]).is_err());
     assert!(writer.write(1, 0, 0, &[0]).is_err());
     assert!(writer.finish(&digests, &[]).unwrap_err().to_string().contains("was never given byte 399"));
-    assert!(create().finish(&[]).is_err());
+    assert!(create().finish(&[], &[]).is_err());
     assert!(!folder.path().join("x").exists());
 }
 

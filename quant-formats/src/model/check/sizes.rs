@@ -2,16 +2,20 @@
 
 use quant_core::{Error, Result};
 
-use super::super::family::Family;
+use super::super::family::{EXPERTS, Family};
 use super::super::hparams::Hparams;
 use crate::checkpoint::Checkpoint;
 use crate::gguf::{Entry, find_entry};
+
+/// Architectures whose layers all have experts if the model has any. llama.cpp takes Llama and Granite for models without if
+/// metadata has no number of experts, and the others for nothing else than mixtures.
+const ALL_EXPERTS: [&str; 5] = ["llama", "granite", "qwen2moe", "qwen3moe", "gpt-oss"];
 
 /// The sizes that metadata gives a model.
 pub(super) struct Sizes {
     arch: &'static str,
     pub(super) layers: u64,
-    /// Layers before the first with experts, if that is said.
+    /// Layers before the first with experts, if that is said or every layer has them.
     pub(super) dense_layers: Option<u64>,
     context: u64,
     width: u64,
@@ -25,10 +29,12 @@ pub(super) struct Sizes {
     head: u64,
     heads_kv: u64,
     feed_forward: u64,
-    experts: u64,
+    pub(super) experts: u64,
     expert: u64,
     pub(super) shared: Option<u64>,
     vocabulary: Option<u64>,
+    /// Kinds of text that BERT tells apart.
+    segments: Option<u64>,
     pub(super) compressed: Option<Compressed>,
 }
 
@@ -49,15 +55,21 @@ impl Sizes {
     pub(super) fn read(checkpoint: &Checkpoint, family: &'static Family, config: &Hparams) -> Result<Sizes> {
         let value = |name: &str| find_entry(&checkpoint.kv, &format!("{}.{name}", family.arch)).and_then(Entry::unsigned);
         let lacking = |name: &str| Error::file(config.path(), format!("found no {name}, which {} needs", family.arch));
-        let need = |name: &str, keys: &str| value(name).filter(|n| *n > 0).ok_or_else(|| lacking(keys));
-        let width = need("embedding_length", "hidden_size of at least 1")?;
-        let heads = need("attention.head_count", "num_attention_heads of at least 1")?;
+        let need = |name: &str, keys: &[&str]| {
+            let key = keys.iter().find(|key| config.find(&[key]).is_some()).or(keys.last()).copied().unwrap_or_default();
+            value(name).filter(|n| *n > 0).ok_or_else(|| lacking(&format!("{key} of at least 1")))
+        };
+        let width = need("embedding_length", &["n_embd", "dim", "hidden_size"])?;
+        let heads = need("attention.head_count", &["n_head", "n_heads", "num_attention_heads"])?;
         // The shapes tell whether a default fits, unless the size of a head follows from it.
         let is_filled = |key: &str| config.filled().iter().any(|filled| filled == key);
         if is_filled("num_attention_heads") && value("attention.key_length").is_none_or(|head| heads.checked_mul(head) == Some(width)) {
             return Err(config.missing(&["num_attention_heads"]));
         }
         let heads_kv = value("attention.head_count_kv").unwrap_or(heads);
+        if heads_kv == 0 {
+            return Err(lacking("num_key_value_heads of at least 1"));
+        }
         let own = |mla: &str, name: &str| value(mla).or_else(|| value(name)).or_else(|| width.is_multiple_of(heads).then_some(width / heads));
         let uneven = || lacking(&format!("head_dim, and hidden_size {width} is no multiple of num_attention_heads {heads}"));
         let key = own("attention.key_length_mla", "attention.key_length").ok_or_else(uneven)?;
@@ -84,11 +96,16 @@ impl Sizes {
         if experts > 0 && used.is_none_or(|used| used == 0 || used > experts) {
             return Err(lacking(&format!("num_experts_per_tok from 1 to {experts}, the number of experts")));
         }
+        let segments = config.u32(&["type_vocab_size"])?.map(u64::from).filter(|_| family.arch == "bert");
+        if segments == Some(0) {
+            return Err(lacking("type_vocab_size of at least 1"));
+        }
+        refuse_other_kind(family, config, experts)?;
         Ok(Sizes {
             arch: family.arch,
-            dense_layers: value("leading_dense_block_count"),
-            context: need("context_length", "max_position_embeddings of at least 1")?,
-            layers: need("block_count", "num_hidden_layers of at least 1")?,
+            dense_layers: value("leading_dense_block_count").or_else(|| (ALL_EXPERTS.contains(&family.arch) && experts > 0).then_some(0)),
+            context: need("context_length", &["n_ctx", "n_positions", "max_position_embeddings"])?,
+            layers: need("block_count", &["n_layer", "n_layers", "num_hidden_layers"])?,
             width,
             heads,
             query: rows(heads, key)?,
@@ -102,6 +119,7 @@ impl Sizes {
             expert,
             shared,
             vocabulary,
+            segments,
             compressed,
         })
     }
@@ -134,6 +152,7 @@ impl Sizes {
             "ffn_gate" | "ffn_up" => vec![vec![feed_forward, width]],
             "ffn_down" => vec![vec![width, feed_forward]],
             "position_embd" => vec![vec![self.context, width]],
+            "token_types" => vec![vec![self.segments?, width]],
             "ffn_gate_inp_shexp" => vec![vec![1, width], vec![width]],
             "ffn_gate_inp" => vec![vec![experts, width]],
             "ffn_gate_exps" | "ffn_up_exps" => vec![vec![experts, expert, width]],
@@ -146,7 +165,11 @@ impl Sizes {
 
     /// Shapes of vectors.
     fn vector(&self, base: &str) -> Vec<Vec<u64>> {
-        let of_heads = |heads: u64, rows: u64| vec![vec![self.head], vec![rows], vec![heads, self.head]];
+        let of_heads = |heads: u64, rows: u64| match self.arch {
+            "olmo2" => vec![vec![rows]],
+            "command-r" => vec![vec![heads, self.head]],
+            _ => vec![vec![self.head]],
+        };
         match base {
             "attn_q_norm" => of_heads(self.heads, self.query),
             "attn_k_norm" => of_heads(self.heads_kv, self.key),
@@ -158,6 +181,16 @@ impl Sizes {
             _ => Vec::new(),
         }
     }
+}
+
+/// A number of experts in the configuration of a class without, or none in that of a class with experts.
+fn refuse_other_kind(family: &Family, config: &Hparams, experts: u64) -> Result<()> {
+    let has_experts = family.rows().any(|row| row.gguf.starts_with("blk.{}.ffn_gate_inp"));
+    let is_other = ALL_EXPERTS.contains(&family.arch) && has_experts != (experts > 0);
+    let key = EXPERTS.iter().find(|key| config.find(&[key]).is_some()).copied().unwrap_or(EXPERTS[0]);
+    let needed = if has_experts { "experts in every layer" } else { "none: this class has no experts" };
+    let problem = || Error::file(config.path(), format!("key '{key}': found {experts}, needed {needed}"));
+    if is_other { Err(problem()) } else { Ok(()) }
 }
 
 impl Compressed {

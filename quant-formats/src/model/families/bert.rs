@@ -134,7 +134,7 @@ pub(crate) const XLM_ROBERTA_CLASSES: Family = Family {
 
 /// DistilBERT.
 pub(crate) const DISTILBERT: Family = Family {
-    classes: &["DistilBertModel", "DistilBertForMaskedLM", "DistilBertForSequenceClassification"],
+    classes: &["DistilBertModel", "DistilBertForMaskedLM"],
     model_type: "distilbert",
     tables: &[DISTILLED],
     prepare: prepare_distilled,
@@ -143,8 +143,16 @@ pub(crate) const DISTILBERT: Family = Family {
         keys(h, k)
     },
     config: config_distilled,
-    is: |m| !m.has_tensor("token_types.weight"),
+    is: |m| !m.has_tensor("token_types.weight") && !has_classes(m),
     ..BERT
+};
+
+/// DistilBERT with a classifier.
+pub(crate) const DISTILBERT_CLASSES: Family = Family {
+    classes: &["DistilBertForSequenceClassification"],
+    prefix: "distilbert.",
+    is: |m| !m.has_tensor("token_types.weight") && has_classes(m),
+    ..DISTILBERT
 };
 
 /// What heads have beyond the encoder, and llama.cpp does not run.

@@ -11,7 +11,7 @@ use super::llama::{as_it_is, nothing};
 use crate::model::family::{Change, Family, Row, exact, row};
 use crate::model::hparams::Hparams;
 use crate::model::keys::{self, Keys, Meta};
-use crate::model::names::ATTENTION;
+use crate::model::names::{ATTENTION, NORMED_HEADS};
 use crate::model::tokenizer::Vocab;
 
 /// What surrounds the layers; the head is the embeddings.
@@ -48,7 +48,7 @@ pub(crate) const COMMAND_R: Family = Family {
     classes: &["CohereForCausalLM"],
     model_type: "cohere",
     prefix: "model.",
-    tables: &[OUTER, ATTENTION, FEED_FORWARD],
+    tables: &[OUTER, ATTENTION, NORMED_HEADS, FEED_FORWARD],
     rename: as_it_is,
     early: |_, _| Ok(()),
     prepare,

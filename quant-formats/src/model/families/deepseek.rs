@@ -216,7 +216,10 @@ fn keys(h: &Hparams, k: &mut Keys) -> Result<()> {
 fn attention(h: &Hparams, k: &mut Keys) -> Result<()> {
     let rank = h.u32(&["kv_lora_rank"])?.unwrap_or(512);
     let (rotated, plain) = (h.need(&["qk_rope_head_dim"])?, h.need(&["qk_nope_head_dim"])?);
-    let sum = |a: u32, key: &str| a.checked_add(rotated).ok_or_else(|| h.wrong(key, &json!(a), "a length of keys"));
+    let sum = |a: u32, key: &str| {
+        let (key, larger) = if a > rotated { (key, a) } else { ("qk_rope_head_dim", rotated) };
+        a.checked_add(rotated).ok_or_else(|| h.wrong(key, &json!(larger), "lengths of keys that 32 bits can count together"))
+    };
     k.u32("attention.kv_lora_rank", rank);
     k.u32("attention.key_length", sum(rank, "kv_lora_rank")?);
     k.u32("attention.value_length", rank);
@@ -322,6 +325,18 @@ mod tests {
         assert_eq!((&shape[..], &order(&values)[..]), (&[2, 1, 2][..], &[4, 5, 10, 11][..]));
         assert_eq!((whole(&h, &[2, 2, 2], 1), whole(&h, &[2, 1, 2], 2)), (Some(vec![6, 2]), Some(vec![6, 2])));
         assert!(Expansion::of(&h, &[7, 2]).is_none());
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_are_named_by_their_keys() {
+        let found = |json: &str| {
+            let h = hparams(json);
+            attention(&h, &mut Keys::new("deepseek2", 0)).unwrap_err().to_string()
+        };
+        let json = r#"{"kv_lora_rank": 32, "qk_nope_head_dim": 8, "v_head_dim": 8, "qk_rope_head_dim": 4294967295}"#;
+        assert!(found(json).contains("'qk_rope_head_dim': found 4294967295"), "{}", found(json));
+        let json = r#"{"kv_lora_rank": 4294967295, "qk_nope_head_dim": 8, "v_head_dim": 8, "qk_rope_head_dim": 32}"#;
+        assert!(found(json).contains("'kv_lora_rank': found 4294967295"), "{}", found(json));
     }
 
     #[test]

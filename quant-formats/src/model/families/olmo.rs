@@ -11,7 +11,7 @@ use crate::gguf::{self, Scalar, find_entry};
 use crate::model::family::{Family, Row, row};
 use crate::model::hparams::Hparams;
 use crate::model::keys::{self, Keys, LAYERS, Meta};
-use crate::model::names::{ATTENTION, FEED_FORWARD, OUTER};
+use crate::model::names::{ATTENTION, FEED_FORWARD, NORMED_HEADS, OUTER};
 use crate::model::tokenizer::Vocab;
 
 /// Norms stand after each part of a layer only.
@@ -24,7 +24,7 @@ pub(crate) const OLMO2: Family = Family {
     classes: &["Olmo2ForCausalLM"],
     model_type: "olmo2",
     prefix: "model.",
-    tables: &[NORMS, OUTER, ATTENTION, FEED_FORWARD],
+    tables: &[NORMS, OUTER, ATTENTION, NORMED_HEADS, FEED_FORWARD],
     rename: as_it_is,
     early: |_, _| Ok(()),
     prepare: prepare_olmo2,
@@ -77,12 +77,25 @@ fn keys_olmo(h: &Hparams, k: &mut Keys) -> Result<()> {
     keys::common(h, k)?;
     let Some(window) = h.u32(&["sliding_window"])? else { return Ok(()) };
     k.u32("attention.sliding_window", window);
-    let slides: Vec<bool> = match h.get("layer_types").and_then(Value::as_array) {
-        Some(kinds) => kinds.iter().map(|kind| *kind == json!("sliding_attention")).collect(),
-        None => (0..h.need(&LAYERS)?.min(MAX_LAYERS)).map(|i| !(i + 1).is_multiple_of(4)).collect(),
-    };
-    k.bools(PATTERN, &slides);
+    k.bools(PATTERN, &slides(h)?);
     Ok(())
+}
+
+/// Which layers slide.
+///
+/// # Errors
+/// If `layer_types` does not say it of each layer.
+fn slides(h: &Hparams) -> Result<Vec<bool>> {
+    let layers = h.need(&LAYERS)?;
+    let Some(kinds) = h.get("layer_types") else { return Ok((0..layers.min(MAX_LAYERS)).map(|i| !(i + 1).is_multiple_of(4)).collect()) };
+    let slides = |kind: &Value| match kind.as_str() {
+        Some("sliding_attention") => Some(true),
+        Some("full_attention") => Some(false),
+        _ => None,
+    };
+    let slides: Option<Vec<bool>> = kinds.as_array().and_then(|kinds| kinds.iter().map(slides).collect());
+    let needed = || format!("sliding_attention or full_attention for each of {layers} layers");
+    slides.filter(|slides| slides.len() as u64 == u64::from(layers)).ok_or_else(|| h.wrong("layer_types", kinds, &needed()))
 }
 
 fn config_olmo2(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
@@ -102,4 +115,25 @@ fn config_olmo3(m: &Meta<'_>, c: &mut Hparams) -> Result<()> {
     let kinds: Vec<&str> = layers.iter().map(|layer| if slides(layer) { "sliding_attention" } else { "full_attention" }).collect();
     c.set("layer_types", json!(kinds));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn each_layer_slides_or_does_not() {
+        let of = |kinds: &str| {
+            let json = format!(r#"{{"num_hidden_layers": 2, "layer_types": {kinds}}}"#);
+            slides(&Hparams::parse(json.as_bytes(), Path::new("config.json")).unwrap()).map_err(|e| e.to_string())
+        };
+        assert_eq!(of(r#"["full_attention", "sliding_attention"]"#), Ok(vec![false, true]));
+        assert_eq!(of("null"), Ok(vec![true, true]));
+        for bad in [r#"["full_attention"]"#, r#"["full_attention", "sliding_attention", "full_attention"]"#, r#"["full_attention", "x"]"#, "5"] {
+            let problem = of(bad).unwrap_err();
+            assert!(problem.contains("'layer_types'") && problem.contains("each of 2 layers"), "{problem}");
+        }
+    }
 }

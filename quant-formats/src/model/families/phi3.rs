@@ -78,8 +78,11 @@ impl Rope {
     fn of(h: &Hparams) -> Result<Rope> {
         let parameters = rope_parameters(h);
         let (width, heads) = (h.need(&["hidden_size"])?, h.need(&["num_attention_heads"])?);
-        let rotated = rope_number(&parameters, "partial_rotary_factor").unwrap_or(1.0) * f64::from(width);
-        let n_dims = (rotated as u32).checked_div(heads);
+        let part = rope_number(&parameters, "partial_rotary_factor").unwrap_or(1.0);
+        if !(0.0..=1.0).contains(&part) {
+            return Err(h.wrong("partial_rotary_factor", &json!(part), "a number from 0 to 1"));
+        }
+        let n_dims = ((part * f64::from(width)) as u32).checked_div(heads);
         Ok(Rope {
             context: h.need(&["max_position_embeddings"])?,
             original_context: h.need(&["original_max_position_embeddings"])?,
@@ -247,6 +250,11 @@ mod tests {
         let factor = keys.into_entries()[0].scalar();
         assert_eq!(factor, Some(crate::gguf::Scalar::Float(f64::from(1.190_238_1_f32))));
         assert!(extra(&prepared(&config("[1, 1, 1]"))).is_err());
+        for part in ["1.5", "-0.5"] {
+            let json = format!(r#"{{"hidden_size": 16, "num_attention_heads": 2, "partial_rotary_factor": {part}}}"#);
+            let refused = extra(&prepared(&json)).map(|found| found.len()).unwrap_err().to_string();
+            assert!(refused.contains("'partial_rotary_factor'") && refused.contains(part), "{refused}");
+        }
         assert!(extra(&prepared("{}")).unwrap().is_empty());
     }
 }

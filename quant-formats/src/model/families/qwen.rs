@@ -13,7 +13,7 @@ use crate::model::family::{Change, Family, Layout, Row, USUAL, exact, row};
 use crate::model::hparams::Hparams;
 use crate::model::keys::{self, Keys, Meta};
 use crate::model::link::{Axis, Link};
-use crate::model::names::{ATTENTION, EXPERTS, FEED_FORWARD, OUTER};
+use crate::model::names::{ATTENTION, EXPERTS, FEED_FORWARD, NORMED_HEADS, OUTER};
 use crate::model::tokenizer::Vocab;
 
 /// Norms of KORMo, which is Qwen2 otherwise.
@@ -83,23 +83,26 @@ pub(crate) const QWEN2_MOE: Family = Family {
     keys: keys_moe,
     config: config_qwen2_moe,
     vocab: Vocab::Gpt2,
+    // Biases too, unless qkv_bias is false.
+    needed: USUAL,
     ..QWEN2
 };
 
 /// What layers of Qwen 2 have.
 const BIASED: &[&str] = &["attn_norm", "ffn_norm", "ffn_gate", "attn_q.bias", "attn_k.bias", "attn_v.bias"];
 /// What layers of Qwen 3 have.
-const NORMED_HEADS: &[&str] = &["attn_norm", "ffn_norm", "ffn_gate", "attn_q_norm", "attn_k_norm"];
+const NORMED: &[&str] = &["attn_norm", "ffn_norm", "ffn_gate", "attn_q_norm", "attn_k_norm"];
 
 /// Qwen 3.
 pub(crate) const QWEN3: Family = Family {
     arch: "qwen3",
     classes: &["Qwen3ForCausalLM", "Qwen3Model"],
     model_type: "qwen3",
+    tables: &[OUTER, ATTENTION, NORMED_HEADS, FEED_FORWARD],
     prepare: prepare_qwen3,
     keys: keys_qwen3,
     config: config_qwen3,
-    needed: NORMED_HEADS,
+    needed: NORMED,
     ..QWEN2
 };
 
@@ -108,9 +111,10 @@ pub(crate) const QWEN3_MOE: Family = Family {
     arch: "qwen3moe",
     classes: &["Qwen3MoeForCausalLM"],
     model_type: "qwen3_moe",
+    tables: &[EXPERTS, BESIDE_EXPERTS, OUTER, ATTENTION, NORMED_HEADS, FUSED],
     prepare: prepare_qwen3_moe,
     config: config_qwen3_moe,
-    needed: NORMED_HEADS,
+    needed: NORMED,
     ..QWEN2_MOE
 };
 

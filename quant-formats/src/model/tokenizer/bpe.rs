@@ -29,6 +29,7 @@ impl Build<'_> {
     pub(super) fn base(&mut self) -> Result<(Tokens, String)> {
         let tokenizer = Fast::load(self.folder)?;
         self.notes.extend(tokenizer.notes.iter().cloned());
+        self.refuse_empty(&tokenizer)?;
         let vocab = tokenizer.vocab();
         let n = self.vocab_size(&["vocab_size"])?.unwrap_or(vocab.len());
         if let Some((text, id)) = vocab.iter().filter(|(_, id)| **id as usize >= n).max_by_key(|(_, id)| **id) {
@@ -52,6 +53,13 @@ impl Build<'_> {
         Ok((tokens, pre))
     }
 
+    /// Added tokens alone make no text.
+    pub(super) fn refuse_empty(&self, tokenizer: &Fast<'_>) -> Result<()> {
+        let name = if self.folder.has("tokenizer.json") { "tokenizer.json" } else { "vocab.json" };
+        let problem = || self.folder.error(name, "found an empty vocabulary, needed tokens");
+        if tokenizer.n_base() == 0 { Err(problem()) } else { Ok(()) }
+    }
+
     fn beyond(&self, text: &str, id: u32, n: usize) -> Error {
         let problem = format!("found a vocab_size of {n}, but token '{text}' of the tokenizer has the id {id}; they belong to different models");
         Error::file(self.hparams.path(), problem)
@@ -70,6 +78,7 @@ impl Build<'_> {
     pub(super) fn llama_hf(&mut self) -> Result<()> {
         let tokenizer = Fast::load(self.folder)?;
         self.notes.extend(tokenizer.notes.iter().cloned());
+        self.refuse_empty(&tokenizer)?;
         let n_base = tokenizer.n_base();
         let special: HashSet<u32> = tokenizer.specials().iter().filter_map(|text| tokenizer.id(text)).collect();
         let mut tokens = Tokens::default();

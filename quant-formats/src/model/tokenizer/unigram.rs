@@ -67,6 +67,7 @@ impl Build<'_> {
         let own = self.folder.object("tokenizer_config.json")?.unwrap_or_default();
         let remove_whitespaces = super::settings::flag(&own, "clean_up_tokenization_spaces")?.unwrap_or(false);
         let charsmap = charsmap(&json)?;
+        self.refuse_empty(&tokenizer)?;
         let n = self.at_least(tokenizer.n_base())?;
         let mut tokens = Tokens::holes(n, tokenizer.n_base()).map_err(|e| e.of(self.hparams.path()))?;
         fill(&mut tokens, &tokenizer, &json, &own)?;
