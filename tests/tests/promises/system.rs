@@ -24,7 +24,8 @@ fn a_full_stdout_is_a_failure_and_no_panic() {
         command.stdout(OpenOptions::new().write(true).open("/dev/full").unwrap());
         let out = run_with(command);
         let text = message(&out);
-        if out.status.code() != Some(2) || !text.starts_with("error: ") || text.lines().count() != 1 || !text.contains("stdout") {
+        let start = if args.contains(&"--json") { "{\"error\":" } else { "error: " };
+        if out.status.code() != Some(2) || !text.starts_with(start) || text.lines().count() != 1 || !text.contains("stdout") {
             wrong.push(format!("{args:?}: {} {text}", out.status));
         }
     }
