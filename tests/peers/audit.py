@@ -94,7 +94,8 @@ def read_folder(folder):
         stem = name.removesuffix(".weight")
         if "nested_absmax" in beside:
             found[name] = nf4_dq(array, {key: value[1] for key, value in beside.items()})
-            found[name].n_bytes = n_bytes + sum(value[2] for value in beside.values())
+            # The offset, which the quant_state holds as text, is a part of 4 bytes as well.
+            found[name].n_bytes = n_bytes + sum(value[2] for value in beside.values()) + 4
         elif stem + ".SCB" in tensors:
             scb = tensors[stem + ".SCB"][1].reshape(-1, 1)
             # ŵ = (q · SCB) · f32(1/127 as bitsandbytes writes it)
@@ -213,7 +214,7 @@ class Measured:
         self.max_abs = float(np.abs(e).max()) if e.size else 0.0
         self.noise = self.weighted = self.activated = self.spectral = None
         if candidate.steps is not None and steps:
-            self.noise = float(np.where(finite, np.broadcast_to(candidate.steps ** 2, e.shape), 0).sum()) / 12, self.sums["e2"]
+            self.noise = float(np.where(finite, np.broadcast_to(candidate.steps ** 2, e.shape), 0).sum()) / 12, self.sums["e2"], self.n
         if importance is not None:
             h = importance.astype(F64)
             self.weighted = float((h * e * e).sum()), float((h * w64 * w64).sum())
@@ -263,7 +264,7 @@ def figures(tensors):
         "sqnr_db": 10 * math.log10(w2 / e2) if e2 > 0 and w2 > 0 else None, "max_abs_error": worst.max_abs,
         "mean_error": e / n if n else 0.0,
         "cosine": (1.0 if w2 == q2 else 0.0) if 0 in (w2, q2) else total["wq"] / math.sqrt(w2) / math.sqrt(q2),
-        "predicted_rmse": math.sqrt(noise[0] / n) if noise and n else None,
+        "predicted_rmse": math.sqrt(noise[0] / noise[2]) if noise and noise[2] else None,
         "noise_ratio": noise[1] / noise[0] if noise and noise[0] > 0 else None,
         "output_error": ratio(pair("weighted")), "activation_error": ratio(pair("activated")),
         "max_abs_tensor": worst.name if worst.max_abs else None, "max_abs_index": worst.max_at if worst.max_abs else None,
