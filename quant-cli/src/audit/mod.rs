@@ -184,8 +184,9 @@ impl<'a> Session<'a> {
     /// Leaves out of a pairing what `--only` does not name.
     fn narrow(&self, pairing: &mut Pairing) -> Result<()> {
         let Some(only) = &self.only else { return Ok(()) };
+        let wanted: Vec<audit::Pair> = pairing.pairs.iter().filter(|pair| only.is_match(pairing.name_of(pair))).copied().collect();
+        pairing.pairs = wanted;
         let Pairing { reference, candidate, pairs, skipped, missing, extra, problems, .. } = pairing;
-        pairs.retain(|pair| only.is_match(&reference.tensors[pair.reference].name));
         skipped.retain(|(name, _)| only.is_match(name));
         [missing, extra].into_iter().for_each(|names| names.retain(|name| only.is_match(name)));
         problems.retain(|problem| {

@@ -141,11 +141,14 @@ fn choices(
     let parts: Vec<_> = base.tensors.iter().map(|t| (part_of(&t.name, t.role), t.n_elements())).collect();
     let mut open = Vec::new();
     for ((place, t), mut weight) in base.tensors.iter().enumerate().zip(sensitivities(&parts, layers.len() as u64)) {
-        if t.copied || kept.iter().any(|k| k.is_match(&t.name)) {
+        if t.copied || t.n_elements() == 0 || kept.iter().any(|k| k.is_match(&t.name)) {
             continue;
         }
         let fits = |s: &&Scheme| s.codec(&t.shape).is_ok() && (is_weighted || !matches!(s, Scheme::Ggml(ty) if ty.needs_importance()));
         let fitting: Vec<Scheme> = schemes.iter().filter(fits).copied().collect();
+        if fitting.is_empty() && !t.scheme.is_quantized() {
+            continue;
+        }
         if fitting.is_empty() {
             let text: Vec<String> = schemes.iter().map(ToString::to_string).collect();
             return Err(Error::tensor(&checkpoint.path, &t.name, format!("its shape {:?} fits none of {}", t.shape, text.join(", "))));
@@ -237,10 +240,12 @@ fn beside(args: &PlanArgs, checkpoint: &Checkpoint, base: &Plan, is_gguf: bool) 
     let beside = Beside { importance, activations: None };
     let mut request = request(&if is_gguf { Wanted::Mix(BASE, &beside) } else { Wanted::Scheme(Scheme::Int8) })?;
     request.target = if is_gguf { Target::Gguf } else { Target::Bqt };
+    // What the index of a BQT file says of a tensor, and the zeros between its parts, depend on the scheme: room for the longest.
+    let room = if is_gguf { 0 } else { 2048 * base.tensors.len() as u64 };
     if let (Some(mix), Some(path)) = (&mut request.mix, &args.imatrix) {
         mix.importance.iter_mut().for_each(|(_, text)| *text = path.to_string_lossy().into_owned());
     }
-    Ok(convert::size(checkpoint, base, &request)?.saturating_sub(base.n_bytes()))
+    Ok(convert::size(checkpoint, base, &request)?.saturating_sub(base.n_bytes()) + room)
 }
 
 #[allow(clippy::too_many_arguments, reason = "everything that a report tells of")]

@@ -120,11 +120,35 @@ impl Report {
             let _ = write!(text, "\nmix = \"{mix}\"\n");
         }
         if !self.keep_patterns.is_empty() {
-            let _ = writeln!(text, "\nkeep = {:?}", self.keep_patterns);
+            let patterns: Vec<String> = self.keep_patterns.iter().map(|text| quoted(text)).collect();
+            let _ = writeln!(text, "\nkeep = [{}]", patterns.join(", "));
         }
         for t in &self.tensors {
-            let _ = write!(text, "\n[[tensor]]\nmatch = {:?}\ntype = \"{}\"\n", format!("^{}$", regex::escape(&t.name)), t.scheme);
+            let name = quoted(&format!("^{}$", regex::escape(&t.name)));
+            let _ = write!(text, "\n[[tensor]]\nmatch = {name}\ntype = \"{}\"\n", t.scheme);
         }
         text
+    }
+}
+
+/// A text as a string of TOML.
+fn quoted(text: &str) -> String {
+    let escaped = |c: char| match c {
+        '"' | '\\' => format!("\\{c}"),
+        ' '..='~' => c.to_string(),
+        c => format!("\\U{:08X}", c as u32),
+    };
+    format!("\"{}\"", text.chars().map(escaped).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn any_name_is_a_string_of_toml() {
+        for name in ["plain", "a\"b\\c", "\u{200b}\0\n\u{1f600}é", "^blk\\.0$"] {
+            let text = format!("x = {}", super::quoted(name));
+            let table: toml::Table = toml::from_str(&text).unwrap();
+            assert_eq!(table["x"].as_str(), Some(name));
+        }
     }
 }

@@ -86,20 +86,34 @@ struct Sums {
 }
 
 impl Sums {
+    /// Adds an element to each lane. In small loops over whole lanes, which the compiler makes vectors of.
     #[inline(always)]
-    fn add(&mut self, lane: usize, w: f32, q: f32, mean: f64) {
-        let (w, q) = (f64::from(w), f64::from(q));
-        let (e, d) = (q - w, w - mean);
-        let d2 = d * d;
-        self.e[lane] += e;
-        self.e2[lane] += e * e;
-        self.w2[lane] += w * w;
-        self.q2[lane] += q * q;
-        self.wq[lane] += w * q;
-        self.d2[lane] += d2;
-        self.d3[lane] += d2 * d;
-        self.d4[lane] += d2 * d2;
-        self.max[lane] = if e.abs() > self.max[lane] { e.abs() } else { self.max[lane] };
+    fn add(&mut self, w: [f32; LANES], q: [f32; LANES], mean: f64) {
+        let (w, q) = (w.map(f64::from), q.map(f64::from));
+        let e: [f64; LANES] = std::array::from_fn(|i| q[i] - w[i]);
+        let d: [f64; LANES] = std::array::from_fn(|i| w[i] - mean);
+        let d2: [f64; LANES] = std::array::from_fn(|i| d[i] * d[i]);
+        (0..LANES).for_each(|i| self.e[i] += e[i]);
+        (0..LANES).for_each(|i| self.e2[i] += e[i] * e[i]);
+        (0..LANES).for_each(|i| self.w2[i] += w[i] * w[i]);
+        (0..LANES).for_each(|i| self.q2[i] += q[i] * q[i]);
+        (0..LANES).for_each(|i| self.wq[i] += w[i] * q[i]);
+        (0..LANES).for_each(|i| self.d2[i] += d2[i]);
+        (0..LANES).for_each(|i| self.d3[i] += d2[i] * d[i]);
+        (0..LANES).for_each(|i| self.d4[i] += d2[i] * d2[i]);
+        (0..LANES).for_each(|i| self.max[i] = if e[i].abs() > self.max[i] { e[i].abs() } else { self.max[i] });
+    }
+
+    /// Puts the lanes from `n` on back to what they were: no element was there.
+    fn keep(&mut self, n: usize, before: &Sums) {
+        for (now, before) in self.lanes().into_iter().zip(before.clone().lanes()) {
+            now[n..].copy_from_slice(&before[n..]);
+        }
+    }
+
+    fn lanes(&mut self) -> [&mut [f64; LANES]; 9] {
+        let Sums { e, e2, w2, q2, wq, d2, d3, d4, max } = self;
+        [e, e2, w2, q2, wq, d2, d3, d4, max]
     }
 }
 
@@ -107,7 +121,8 @@ impl Sums {
 fn measure_here(piece: &Piece<'_>, counting: &mut Counting) -> SlabStats {
     let mut stats = SlabStats { blocks: Vec::with_capacity(piece.w.len().div_ceil(BLOCK)), others: ErrorStats::default() };
     for (i, (w, q)) in piece.w.chunks(BLOCK).zip(piece.q.chunks(BLOCK)).enumerate() {
-        let (sums, mean) = (block(w, q, mean(w)), mean(w));
+        let mean = mean(w);
+        let sums = block(w, q, mean);
         let total = |lanes: [f64; LANES]| lanes.into_iter().fold(0.0, |sum, lane| sum + lane);
         let (min, max) = range(w);
         let weights = Moments { n: w.len() as u64, mean, m2: total(sums.d2), m3: total(sums.d3), m4: total(sums.d4), min, max };
@@ -142,13 +157,16 @@ fn block(w: &[f32], q: &[f32], mean: f64) -> Sums {
     let mut sums = Sums::default();
     let (w4, w_rest) = w.as_chunks::<LANES>();
     let (q4, q_rest) = q.as_chunks::<LANES>();
-    for (w, q) in w4.iter().zip(q4) {
-        for lane in 0..LANES {
-            sums.add(lane, w[lane], q[lane], mean);
-        }
+    for (&w, &q) in w4.iter().zip(q4) {
+        sums.add(w, q, mean);
     }
-    for (lane, (&w, &q)) in w_rest.iter().zip(q_rest).enumerate() {
-        sums.add(lane, w, q, mean);
+    if !w_rest.is_empty() {
+        let before = sums;
+        let mut padded = ([0.0; LANES], [0.0; LANES]);
+        padded.0[..w_rest.len()].copy_from_slice(w_rest);
+        padded.1[..w_rest.len()].copy_from_slice(q_rest);
+        sums.add(padded.0, padded.1, mean);
+        sums.keep(w_rest.len(), &before);
     }
     sums
 }
@@ -156,9 +174,11 @@ fn block(w: &[f32], q: &[f32], mean: f64) -> Sums {
 #[inline(always)]
 fn mean(w: &[f32]) -> f64 {
     let mut lanes = [0f64; LANES];
-    for w in w.chunks(LANES) {
-        w.iter().zip(&mut lanes).for_each(|(&w, lane)| *lane += f64::from(w));
+    let (whole, rest) = w.as_chunks::<LANES>();
+    for w in whole {
+        (0..LANES).for_each(|i| lanes[i] += f64::from(w[i]));
     }
+    rest.iter().zip(&mut lanes).for_each(|(&w, lane)| *lane += f64::from(w));
     let sum = lanes.into_iter().fold(0.0, |sum, lane| sum + lane);
     if w.is_empty() { 0.0 } else { sum / w.len() as f64 }
 }
@@ -167,13 +187,13 @@ fn mean(w: &[f32]) -> f64 {
 #[inline(always)]
 fn range(w: &[f32]) -> (f32, f32) {
     let (mut lo, mut hi) = ([f32::INFINITY; 8], [f32::NEG_INFINITY; 8]);
-    for w in w.chunks(8) {
-        for (i, &w) in w.iter().enumerate() {
-            lo[i] = if w < lo[i] { w } else { lo[i] };
-            hi[i] = if w > hi[i] { w } else { hi[i] };
-        }
+    let (whole, rest) = w.as_chunks::<8>();
+    for w in whole {
+        (0..8).for_each(|i| lo[i] = if w[i] < lo[i] { w[i] } else { lo[i] });
+        (0..8).for_each(|i| hi[i] = if w[i] > hi[i] { w[i] } else { hi[i] });
     }
-    (lo.into_iter().fold(f32::INFINITY, f32::min), hi.into_iter().fold(f32::NEG_INFINITY, f32::max))
+    let (lo, hi) = (rest.iter().chain(&lo).copied().fold(f32::INFINITY, f32::min), rest.iter().chain(&hi).copied().fold(f32::NEG_INFINITY, f32::max));
+    (lo, hi)
 }
 
 /// Σh·e² and Σh·w².

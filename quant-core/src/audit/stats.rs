@@ -50,7 +50,7 @@ pub struct ErrorStats {
     pub outliers: u64,
     /// Columns with a weight of magnitude 6 or more.
     pub outlier_columns: Columns,
-    /// ‖E‖₂, where it was asked for; see [`super::spectral`].
+    /// ‖E‖₂, where it was asked for; by the Lanczos iteration.
     pub spectral: Option<f64>,
 }
 
@@ -139,12 +139,12 @@ impl ErrorStats {
 
     /// √(Σh·e² / Σh·w²): the expected relative error of X·W, if h is the mean square of X's columns and these are uncorrelated.
     pub fn output_error(&self) -> Option<f64> {
-        self.weighted.and_then(|[e, w]| ratio(e, w))
+        self.weighted.and_then(|[e, w]| (w > 0.0).then(|| (e / w).sqrt()))
     }
 
-    /// ‖XE‖/‖XW‖.
+    /// ‖XE‖/‖XW‖; none where all outputs are 0.
     pub fn activation_error(&self) -> Option<f64> {
-        self.activated.and_then(|[e, w]| ratio(e, w))
+        self.activated.and_then(|[e, w]| (w > 0.0).then(|| (e / w).sqrt()))
     }
 
     /// Adds the errors of the next blocks of the same tensor, one after the other: where slabs begin makes no difference.

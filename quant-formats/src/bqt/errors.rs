@@ -29,6 +29,14 @@ impl ErrorEntry {
         (stats.n() > 0).then_some(ErrorEntry { n: stats.n(), sum_w2, sum_q2, sum_wq, sum_e, sum_e2, max_abs, max_at })
     }
 
+    /// Whether a tensor of so many elements can have these errors.
+    pub(super) fn is_possible(&self, n_elements: u64) -> bool {
+        let sums = [self.sum_w2, self.sum_q2, self.sum_e2, self.max_abs];
+        let bound = (self.sum_w2 * self.sum_q2).sqrt() * (1.0 + 1e-6);
+        let places = (1..=n_elements).contains(&self.n) && self.max_at < n_elements;
+        places && sums.iter().all(|sum| sum.is_finite() && *sum >= 0.0) && (self.max_abs == 0.0) == (self.sum_e2 == 0.0) && self.sum_wq.abs() <= bound
+    }
+
     /// The errors as they are shown.
     pub(super) fn stats(&self) -> ErrorStats {
         let ErrorEntry { n, sum_w2, sum_q2, sum_wq, sum_e, sum_e2, max_abs, max_at } = *self;
@@ -47,6 +55,19 @@ mod tests {
         for value in [f64::MIN, -1.234_567_890_123_456_7e-300, 5e-324, -0.0, f64::MAX, 1.0 / 3.0] {
             let entry = ErrorEntry { sum_w2: value, sum_e: value, max_abs: value, ..ErrorEntry::LONGEST };
             assert!(text(&entry) <= text(&ErrorEntry::LONGEST), "{value}");
+        }
+    }
+
+    #[test]
+    fn impossible_errors_are_told_apart() {
+        let good = ErrorEntry { n: 4, sum_w2: 4.0, sum_q2: 4.0, sum_wq: 3.5, sum_e: 0.5, sum_e2: 1.0, max_abs: 1.0, max_at: 3 };
+        assert!(good.is_possible(4) && !good.is_possible(3));
+        let bad: [fn(&mut ErrorEntry); 6] =
+            [|e| e.n = 0, |e| e.sum_e2 = -1.0, |e| e.sum_e2 = 0.0, |e| e.max_abs = 0.0, |e| e.max_at = 4, |e| e.sum_wq = 5.0];
+        for spoil in bad {
+            let mut entry = good.clone();
+            spoil(&mut entry);
+            assert!(!entry.is_possible(4), "{entry:?}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Opening a BQT file.
 
-use quant_core::Result;
 use quant_core::audit::ErrorStats;
+use quant_core::{Error, Result};
 
 use super::errors::ErrorEntry;
 use super::hash::Digest;
@@ -26,6 +26,7 @@ pub fn open(input: Input) -> Result<Checkpoint> {
     let mut side_files: Vec<SideFile> = index.files.iter().map(|file| side_file(&file.name, &file.at, base)).collect();
     let origin = index.origin.as_ref().map(|origin| origin_of(&index, origin, base));
     let kv = gguf_metadata(&input, origin.as_ref(), &mut side_files)?;
+    let errors = errors_of(&index.tensors).map_err(|name| Error::tensor(input.path(), name, IMPOSSIBLE))?;
     Ok(Checkpoint {
         format: Format::Bqt,
         path: input.path().to_path_buf(),
@@ -38,17 +39,30 @@ pub fn open(input: Input) -> Result<Checkpoint> {
         side_files,
         notes: Vec::new(),
         base: None,
-        errors: errors_of(&index.tensors),
+        errors,
         original: None,
     })
 }
 
+/// What is wrong with figures that cannot be.
+const IMPOSSIBLE: &str =
+    "the errors that the index tells of it are impossible: more elements than it has, a negative sum, or a greatest error that is no part of the sum";
+
 /// The errors that the file tells of; empty if of no tensor.
-fn errors_of(tensors: &[TensorEntry]) -> Vec<Option<ErrorStats>> {
+///
+/// # Errors
+/// The name of a tensor that has impossible ones.
+fn errors_of(tensors: &[TensorEntry]) -> std::result::Result<Vec<Option<ErrorStats>>, &str> {
     if tensors.iter().all(|tensor| tensor.error.is_none()) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    tensors.iter().map(|tensor| tensor.error.as_ref().map(ErrorEntry::stats)).collect()
+    // Shapes were checked: their products fit.
+    let is_bad = |tensor: &&TensorEntry| tensor.error.as_ref().is_some_and(|error| !error.is_possible(tensor.shape.iter().product()));
+    let bad = tensors.iter().find(is_bad);
+    match bad {
+        Some(tensor) => Err(&tensor.name),
+        None => Ok(tensors.iter().map(|tensor| tensor.error.as_ref().map(ErrorEntry::stats)).collect()),
+    }
 }
 
 fn at(extent: &Extent, base: u64) -> At {
