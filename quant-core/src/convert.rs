@@ -197,11 +197,13 @@ impl<'a> Pass<'a> {
             Job::Encode(work, range) => {
                 work.decode(self.source, range.clone(), scratch)?;
                 work.weigh(range.clone(), scratch)?;
-                let original = self.audit.as_ref().map(|audit| audit.numbers(work, range.clone(), scratch)).transpose()?;
+                if let Some(audit) = &self.audit {
+                    audit.keep_numbers(work, range.clone(), scratch)?;
+                }
                 let tally = work.encode(self.backend, range.clone(), scratch)?;
                 work.write(sink, range.clone(), scratch)?;
-                if let (Some(audit), Some(original)) = (&self.audit, original) {
-                    let stats = audit::of_encoded(work, range.clone(), &original, scratch)?;
+                if let Some(audit) = &self.audit {
+                    let stats = audit::of_encoded(work, range.clone(), scratch)?;
                     lock(&audit.stats[work.index]).add(range.clone(), stats);
                 }
                 if tally != Tally::default() {
@@ -261,13 +263,17 @@ impl<'a> Pass<'a> {
 }
 
 impl Audited<'_> {
-    /// The numbers that a slab stands for.
-    fn numbers(&self, work: &Work<'_>, range: Range<u64>, scratch: &Scratch) -> Result<Vec<f32>> {
-        let Some(original) = self.original else { return Ok(scratch.numbers.clone()) };
+    /// Keeps the numbers that a slab stands for, as encoding may change them.
+    fn keep_numbers(&self, work: &Work<'_>, range: Range<u64>, scratch: &mut Scratch) -> Result<()> {
+        let Some(original) = self.original else {
+            scratch.original.clone_from(&scratch.numbers);
+            return Ok(());
+        };
         let planned = Planned::seen(work.planned.source, &original.tensors()[work.planned.source], work.planned.view);
-        let mut scratch = Scratch::default();
-        Work::new(original, work.index, &planned)?.decode(original, range, &mut scratch)?;
-        Ok(scratch.numbers)
+        let mut other = Scratch::default();
+        Work::new(original, work.index, &planned)?.decode(original, range, &mut other)?;
+        scratch.original = other.numbers;
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use super::Moments;
 use super::sketch::Counting;
 use super::stats::{BLOCK, BlockStats, ErrorStats, SlabStats, WorstBlock};
 use crate::codec::Columns;
-use crate::simd::widest;
+use crate::simd::{Doubles, OverDoubles, widest, with_doubles};
 
 const LANES: usize = 4;
 /// Weights of this magnitude make their column one of LLM.int8()'s outlier columns.
@@ -31,14 +31,13 @@ pub(super) struct Piece<'a> {
 
 /// Measures a piece.
 pub(super) fn measure(piece: &Piece<'_>, counting: &mut Counting) -> SlabStats {
-    let is_finite = widest!((w: &[f32] = piece.w, q: &[f32] = piece.q) -> bool {
-        w.iter().zip(q).fold(true, |all, (w, q)| all & w.is_finite() & q.is_finite())
-    });
-    if !is_finite {
+    let mut stats = with_doubles(Measuring { piece, counting });
+    let sketch = counting.take();
+    // A sum of squares of f32 in f64 overflows for no finite number.
+    if !stats.blocks.iter().all(|block| (block.w2 + block.q2).is_finite()) {
         return measure_finite_part(piece, counting);
     }
-    let mut stats = widest!((piece: &Piece<'_> = piece, counting: &mut Counting = counting) -> SlabStats { measure_here(piece, counting) });
-    stats.others.sketch = counting.take();
+    stats.others.sketch = sketch;
     mark_outliers(&mut stats, piece);
     stats
 }
@@ -71,66 +70,32 @@ fn measure_finite_part(piece: &Piece<'_>, counting: &mut Counting) -> SlabStats 
     stats
 }
 
-/// Sums over a block, a lane each.
-#[derive(Clone, Copy, Default)]
-struct Sums {
-    e: [f64; LANES],
-    e2: [f64; LANES],
-    w2: [f64; LANES],
-    q2: [f64; LANES],
-    wq: [f64; LANES],
-    d2: [f64; LANES],
-    d3: [f64; LANES],
-    d4: [f64; LANES],
-    max: [f64; LANES],
+/// A piece to be measured.
+struct Measuring<'a, 'p> {
+    piece: &'a Piece<'p>,
+    counting: &'a mut Counting,
 }
 
-impl Sums {
-    /// Adds an element to each lane. In small loops over whole lanes, which the compiler makes vectors of.
+impl OverDoubles for Measuring<'_, '_> {
+    type Done = SlabStats;
+
     #[inline(always)]
-    fn add(&mut self, w: [f32; LANES], q: [f32; LANES], mean: f64) {
-        let (w, q) = (w.map(f64::from), q.map(f64::from));
-        let e: [f64; LANES] = std::array::from_fn(|i| q[i] - w[i]);
-        let d: [f64; LANES] = std::array::from_fn(|i| w[i] - mean);
-        let d2: [f64; LANES] = std::array::from_fn(|i| d[i] * d[i]);
-        (0..LANES).for_each(|i| self.e[i] += e[i]);
-        (0..LANES).for_each(|i| self.e2[i] += e[i] * e[i]);
-        (0..LANES).for_each(|i| self.w2[i] += w[i] * w[i]);
-        (0..LANES).for_each(|i| self.q2[i] += q[i] * q[i]);
-        (0..LANES).for_each(|i| self.wq[i] += w[i] * q[i]);
-        (0..LANES).for_each(|i| self.d2[i] += d2[i]);
-        (0..LANES).for_each(|i| self.d3[i] += d2[i] * d[i]);
-        (0..LANES).for_each(|i| self.d4[i] += d2[i] * d2[i]);
-        (0..LANES).for_each(|i| self.max[i] = if e[i].abs() > self.max[i] { e[i].abs() } else { self.max[i] });
-    }
-
-    /// Puts the lanes from `n` on back to what they were: no element was there.
-    fn keep(&mut self, n: usize, before: &Sums) {
-        for (now, before) in self.lanes().into_iter().zip(before.clone().lanes()) {
-            now[n..].copy_from_slice(&before[n..]);
-        }
-    }
-
-    fn lanes(&mut self) -> [&mut [f64; LANES]; 9] {
-        let Sums { e, e2, w2, q2, wq, d2, d3, d4, max } = self;
-        [e, e2, w2, q2, wq, d2, d3, d4, max]
+    fn run<V: Doubles>(self) -> SlabStats {
+        measure_blocks::<V>(self.piece, self.counting)
     }
 }
 
 #[inline(always)]
-fn measure_here(piece: &Piece<'_>, counting: &mut Counting) -> SlabStats {
+fn measure_blocks<V: Doubles>(piece: &Piece<'_>, counting: &mut Counting) -> SlabStats {
     let mut stats = SlabStats { blocks: Vec::with_capacity(piece.w.len().div_ceil(BLOCK)), others: ErrorStats::default() };
     for (i, (w, q)) in piece.w.chunks(BLOCK).zip(piece.q.chunks(BLOCK)).enumerate() {
-        let mean = mean(w);
-        let sums = block(w, q, mean);
-        let total = |lanes: [f64; LANES]| lanes.into_iter().fold(0.0, |sum, lane| sum + lane);
+        let Sums { mean, m: [m2, m3, m4], w2, q2, wq, e, e2, greatest } = sums::<V>(w, q);
         let (min, max) = range(w);
-        let weights = Moments { n: w.len() as u64, mean, m2: total(sums.d2), m3: total(sums.d3), m4: total(sums.d4), min, max };
+        let weights = Moments { n: w.len() as u64, mean, m2, m3, m4, min, max };
         let weighted = piece.importance.map(|h| weighted(w, q, &h[i * BLOCK..][..w.len()]));
-        let (e2, noise) = (total(sums.e2), piece.noise.map(|noise| noise[i]));
-        stats.blocks.push(BlockStats { weights, w2: total(sums.w2), q2: total(sums.q2), wq: total(sums.wq), e: total(sums.e), e2, weighted, noise });
+        let noise = piece.noise.map(|noise| noise[i]);
+        stats.blocks.push(BlockStats { weights, w2, q2, wq, e, e2, weighted, noise });
         stats.others.zeros += u64::from(w.iter().fold(0u32, |n, &w| n + u32::from(w == 0.0)));
-        let greatest = sums.max.into_iter().fold(0.0, f64::max);
         let start = piece.at + (i * BLOCK) as u64;
         if greatest > 0.0 {
             differing(&mut stats.others, counting, (w, q), WorstBlock { start, n: w.len() as u64, sum_e2: e2 }, greatest);
@@ -148,52 +113,88 @@ fn differing(stats: &mut ErrorStats, counting: &mut Counting, (w, q): (&[f32], &
         let first = w.iter().zip(q).position(|(&w, &q)| (f64::from(q) - f64::from(w)).abs() == greatest);
         (stats.max_abs, stats.max_at) = (greatest, block.start + first.unwrap_or_default() as u64);
     }
-    w.iter().zip(q).for_each(|(w, q)| counting.add(q - w));
+    counting.add(w, q);
     stats.consider(block);
 }
 
-#[inline(always)]
-fn block(w: &[f32], q: &[f32], mean: f64) -> Sums {
-    let mut sums = Sums::default();
-    let (w4, w_rest) = w.as_chunks::<LANES>();
-    let (q4, q_rest) = q.as_chunks::<LANES>();
-    for (&w, &q) in w4.iter().zip(q4) {
-        sums.add(w, q, mean);
-    }
-    if !w_rest.is_empty() {
-        let before = sums;
-        let mut padded = ([0.0; LANES], [0.0; LANES]);
-        padded.0[..w_rest.len()].copy_from_slice(w_rest);
-        padded.1[..w_rest.len()].copy_from_slice(q_rest);
-        sums.add(padded.0, padded.1, mean);
-        sums.keep(w_rest.len(), &before);
-    }
-    sums
+/// Sums over a block.
+struct Sums {
+    mean: f64,
+    m: [f64; 3],
+    w2: f64,
+    q2: f64,
+    wq: f64,
+    e: f64,
+    e2: f64,
+    greatest: f64,
 }
 
 #[inline(always)]
-fn mean(w: &[f32]) -> f64 {
-    let mut lanes = [0f64; LANES];
-    let (whole, rest) = w.as_chunks::<LANES>();
-    for w in whole {
-        (0..LANES).for_each(|i| lanes[i] += f64::from(w[i]));
+fn sums<V: Doubles>(w: &[f32], q: &[f32]) -> Sums {
+    let mut lanes = [V::splat(0.0); 7];
+    let ((whole_w, rest_w), (whole_q, rest_q)) = (w.as_chunks::<LANES>(), q.as_chunks::<LANES>());
+    for (w, q) in whole_w.iter().zip(whole_q) {
+        lanes = add(lanes, V::widen(w), V::widen(q));
     }
-    rest.iter().zip(&mut lanes).for_each(|(&w, lane)| *lane += f64::from(w));
-    let sum = lanes.into_iter().fold(0.0, |sum, lane| sum + lane);
-    if w.is_empty() { 0.0 } else { sum / w.len() as f64 }
+    if !rest_w.is_empty() {
+        // Zeros change none of these sums.
+        lanes = add(lanes, V::widen(&padded(rest_w)), V::widen(&padded(rest_q)));
+    }
+    let [sum, w2, q2, wq, e, e2, greatest] = lanes;
+    let mean = if w.is_empty() { 0.0 } else { total(sum) / w.len() as f64 };
+    let ([m2, m3, m4], around) = (moments::<V>(whole_w, mean), rest_w.iter().map(|&w| f64::from(w) - mean));
+    let m = around.fold([m2, m3, m4], |[m2, m3, m4], d| [m2 + d * d, m3 + d * d * d, m4 + d * d * (d * d)]);
+    Sums {
+        mean,
+        m,
+        w2: total(w2),
+        q2: total(q2),
+        wq: total(wq),
+        e: total(e),
+        e2: total(e2),
+        greatest: greatest.to_array().into_iter().fold(0.0, f64::max),
+    }
+}
+
+/// Adds Σw, Σw², Σŵ², Σw·ŵ, Σe, Σe² and max|e|.
+#[inline(always)]
+fn add<V: Doubles>([sum, w2, q2, wq, e1, e2, greatest]: [V; 7], w: V, q: V) -> [V; 7] {
+    let e = q.sub(w);
+    [sum.add(w), w2.add(w.mul(w)), q2.add(q.mul(q)), wq.add(w.mul(q)), e1.add(e), e2.add(e.mul(e)), greatest.max(e.abs())]
+}
+
+/// Σd², Σd³, Σd⁴, d = w − mean.
+#[inline(always)]
+fn moments<V: Doubles>(w: &[[f32; LANES]], mean: f64) -> [f64; 3] {
+    let (zero, mean) = (V::splat(0.0), V::splat(mean));
+    let (mut m2, mut m3, mut m4) = (zero, zero, zero);
+    for w in w {
+        let d = V::widen(w).sub(mean);
+        let d2 = d.mul(d);
+        (m2, m3, m4) = (m2.add(d2), m3.add(d2.mul(d)), m4.add(d2.mul(d2)));
+    }
+    [m2, m3, m4].map(total)
+}
+
+#[inline(always)]
+fn padded(x: &[f32]) -> [f32; LANES] {
+    std::array::from_fn(|i| x.get(i).copied().unwrap_or(0.0))
 }
 
 /// The least and the greatest.
 #[inline(always)]
 fn range(w: &[f32]) -> (f32, f32) {
-    let (mut lo, mut hi) = ([f32::INFINITY; 8], [f32::NEG_INFINITY; 8]);
+    let (mut least, mut greatest) = ([f32::INFINITY; 8], [f32::NEG_INFINITY; 8]);
     let (whole, rest) = w.as_chunks::<8>();
-    for w in whole {
-        (0..8).for_each(|i| lo[i] = if w[i] < lo[i] { w[i] } else { lo[i] });
-        (0..8).for_each(|i| hi[i] = if w[i] > hi[i] { w[i] } else { hi[i] });
-    }
-    let (lo, hi) = (rest.iter().chain(&lo).copied().fold(f32::INFINITY, f32::min), rest.iter().chain(&hi).copied().fold(f32::NEG_INFINITY, f32::max));
-    (lo, hi)
+    whole.iter().for_each(|w| (0..8).for_each(|i| least[i] = if w[i] < least[i] { w[i] } else { least[i] }));
+    whole.iter().for_each(|w| (0..8).for_each(|i| greatest[i] = if w[i] > greatest[i] { w[i] } else { greatest[i] }));
+    let all = |lanes: [f32; 8]| lanes.into_iter().chain(rest.iter().copied());
+    (all(least).fold(f32::INFINITY, f32::min), all(greatest).fold(f32::NEG_INFINITY, f32::max))
+}
+
+#[inline(always)]
+fn total(lanes: impl Doubles) -> f64 {
+    lanes.to_array().into_iter().fold(0.0, |sum, lane| sum + lane)
 }
 
 /// Σh·e² and Σh·w².
@@ -207,7 +208,7 @@ fn weighted(w: &[f32], q: &[f32], h: &[f32]) -> [f64; 2] {
             weights[i] += h * (w * w);
         }
     }
-    [errors, weights].map(|lanes| lanes.into_iter().fold(0.0, |sum, lane| sum + lane))
+    [errors, weights].map(total)
 }
 
 /// How many of `w` are farther than `limit` from `mean`.

@@ -1,7 +1,7 @@
 //! The loop of an audit: slabs of pairs, in parallel, merged in their order.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -66,6 +66,8 @@ pub struct Audit {
     pool: rayon::ThreadPool,
     slab: u64,
     spectral: bool,
+    /// Buffers that no thread uses now.
+    buffers: Mutex<Vec<Buffers>>,
 }
 
 /// A subject with its codecs.
@@ -108,7 +110,7 @@ impl Audit {
         let threads = budget.threads.clamp(1, fitting);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = pool.map_err(|e| Error::request(format!("cannot start {threads} threads: {e}")))?;
-        Ok(Audit { pool, slab, spectral })
+        Ok(Audit { pool, slab, spectral, buffers: Mutex::default() })
     }
 
     /// The errors of each subject, in order.
@@ -169,10 +171,19 @@ impl Audit {
     ) -> Result<()> {
         let slabs: Vec<Range<u64>> = steps(works.reference.planned.n_elements(), slab).collect();
         for batch in slabs.chunks(2 * self.pool.current_num_threads()) {
-            let found: Vec<T> = batch.par_iter().map_init(Buffers::new, |buffers, range| of_slab(range.clone(), buffers)).collect::<Result<_>>()?;
+            let found: Vec<T> = batch.par_iter().map(|range| self.with_buffers(|buffers| of_slab(range.clone(), buffers))).collect::<Result<_>>()?;
             found.into_iter().for_each(&mut fold);
         }
         Ok(())
+    }
+
+    /// Lends buffers, which are kept from slab to slab and from tensor to tensor.
+    fn with_buffers<T>(&self, work: impl FnOnce(&mut Buffers) -> T) -> T {
+        let free = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffers = free().pop().unwrap_or_else(Buffers::new);
+        let done = work(&mut buffers);
+        free().push(buffers);
+        done
     }
 
     /// Weights farther than 6 standard deviations from the mean; a second pass finds them, if the range says that there are any.
@@ -307,11 +318,13 @@ fn common(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { common(b, a % b) }
 }
 
-/// The errors of a slab that was just encoded into `scratch`.
-pub(crate) fn of_encoded(work: &Work<'_>, range: Range<u64>, original: &[f32], scratch: &Scratch) -> Result<SlabStats> {
-    let mut decoded = Vec::new();
+/// The errors of a slab that was just encoded into `scratch`, against the numbers kept there.
+pub(crate) fn of_encoded(work: &Work<'_>, range: Range<u64>, scratch: &mut Scratch) -> Result<SlabStats> {
+    let mut decoded = std::mem::take(&mut scratch.decoded);
     let noise = work.decode_encoded(range.clone(), scratch, &mut decoded)?;
+    scratch.decoded = decoded;
     let columns = work.planned.shape.last().copied().unwrap_or(1).max(1);
     let importance = work.planned.importance.is_some().then_some(&scratch.importance[..]);
-    Ok(measure(&Piece { at: range.start, columns, w: original, q: &decoded, importance, noise: noise.as_deref() }, &mut Counting::new()))
+    let piece = Piece { at: range.start, columns, w: &scratch.original, q: &scratch.decoded, importance, noise: noise.as_deref() };
+    Ok(measure(&piece, &mut Counting::new()))
 }

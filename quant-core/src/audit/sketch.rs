@@ -5,10 +5,15 @@
 //! whole, in any order. Bins by the leading bits of a float are the log-linear histogram of HdrHistogram and DDSketch (Masson,
 //! Rim, Lee, "DDSketch", 2019).
 
+use super::stats::BLOCK;
+
 /// Bits of an f32 that do not choose the bin.
 const SHIFT: u32 = 19;
 /// Bins for every finite magnitude.
 const BINS: usize = (f32::INFINITY.to_bits() >> SHIFT) as usize;
+
+/// What the bits of a number that choose its bin can say.
+const BITS: u16 = 1 << (31 - SHIFT);
 
 /// Counts of magnitudes. Takes room for the bins between the least and the greatest only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,18 +23,22 @@ pub struct Sketch {
     counts: Vec<u64>,
 }
 
-/// Counts while they are made: one for every bin there is.
-pub(super) struct Counting(Box<[u32; BINS]>);
+/// Counts while they are made: one for every bin that the bits of a number can name, so that none needs a check.
+pub(super) struct Counting(Box<[u32; BITS as usize]>);
 
 impl Counting {
     pub(super) fn new() -> Counting {
-        Counting(Box::new([0; BINS]))
+        Counting(Box::new([0; BITS as usize]))
     }
 
-    /// Counts the magnitude of a number; what is too large for f32 goes with the largest.
+    /// Counts the magnitudes of q − w, for at most [`BLOCK`] pairs. The bins are found by themselves, in vectors.
     #[inline(always)]
-    pub(super) fn add(&mut self, value: f32) {
-        self.0[(((value.to_bits() & 0x7fff_ffff) >> SHIFT) as usize).min(BINS - 1)] += 1;
+    pub(super) fn add(&mut self, w: &[f32], q: &[f32]) {
+        let mut bins = [0u16; BLOCK];
+        for (bin, (w, q)) in bins.iter_mut().zip(w.iter().zip(q)) {
+            *bin = (((q - w).to_bits() & 0x7fff_ffff) >> SHIFT) as u16;
+        }
+        bins[..w.len().min(BLOCK)].iter().for_each(|bin| self.0[usize::from(bin & (BITS - 1))] += 1);
     }
 
     /// Counts `n` times 0.
@@ -37,8 +46,11 @@ impl Counting {
         self.0[0] += n;
     }
 
-    /// What was counted; nothing is, afterwards.
+    /// What was counted; nothing is, afterwards. What is too large for f32 goes with the largest.
     pub(super) fn take(&mut self) -> Sketch {
+        let too_large: u32 = self.0[BINS..].iter().sum();
+        self.0[BINS..].fill(0);
+        self.0[BINS - 1] += too_large;
         let Some(first) = self.0.iter().position(|&n| n > 0) else { return Sketch::default() };
         let last = self.0.iter().rposition(|&n| n > 0).unwrap_or(first);
         let used = &mut self.0[first..=last];
@@ -99,7 +111,7 @@ mod tests {
 
     fn of(values: &[f32]) -> Sketch {
         let mut counting = Counting::new();
-        values.iter().for_each(|&v| counting.add(v));
+        values.iter().for_each(|&v| counting.add(&[0.0], &[v]));
         counting.take()
     }
 
@@ -138,7 +150,7 @@ mod tests {
     #[test]
     fn counting_starts_anew_after_it_was_taken() {
         let mut counting = Counting::new();
-        counting.add(1.0);
+        counting.add(&[0.0], &[1.0]);
         counting.add_zeros(2);
         assert_eq!(counting.take().n(), 3);
         assert_eq!(counting.take(), Sketch::default());

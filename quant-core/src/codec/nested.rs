@@ -21,6 +21,7 @@ use super::{Codec, Known, Measured, Part, Scan, Slab, Tally, Unfit, f32_at, f32_
 use crate::Dtype;
 use crate::aten::Mean;
 use crate::scheme::{Book, Profile};
+use crate::simd::widest;
 
 /// Scales that share a nested scale.
 pub const NESTED_BLOCK: u64 = 256;
@@ -100,6 +101,15 @@ impl Codec for Nested {
     }
 
     fn decode(&self, at: u64, parts: &[&[u8]], out: &mut [f32]) {
+        widest!((codec: &Nested = self, at: u64 = at, parts: &[&[u8]] = parts, out: &mut [f32] = out) -> () {
+            codec.decode_here(at, parts, out);
+        });
+    }
+}
+
+impl Nested {
+    #[inline(always)]
+    fn decode_here(&self, at: u64, parts: &[&[u8]], out: &mut [f32]) {
         let mut codes = vec![0; out.len()];
         self.inner.packing.unpack(parts[0], &mut codes);
         let first = at / self.inner.group;

@@ -53,11 +53,17 @@ impl Packing {
     }
 
     /// Fills `codes`; codes beyond the end of `bytes` are 0.
+    #[inline(always)]
     pub(crate) fn unpack(self, bytes: &[u8], codes: &mut [u8]) {
         match self {
             Packing::LowFirst { bits: 8 } => {
                 let n = codes.len().min(bytes.len());
                 codes[..n].copy_from_slice(&bytes[..n]);
+            }
+            Packing::LowFirst { bits: 4 } => {
+                let (pairs, odd) = codes.as_chunks_mut::<2>();
+                pairs.iter_mut().zip(bytes).for_each(|(pair, byte)| *pair = [byte & 15, byte >> 4]);
+                odd.iter_mut().zip(bytes.iter().skip(pairs.len())).for_each(|(code, byte)| *code = byte & 15);
             }
             Packing::LowFirst { bits } => {
                 let mask = (1u64 << bits) - 1;
@@ -71,12 +77,9 @@ impl Packing {
                 }
             }
             Packing::HighNibbleFirst { .. } => {
-                for (pair, byte) in codes.chunks_mut(2).zip(bytes) {
-                    pair[0] = byte >> 4;
-                    if let Some(second) = pair.get_mut(1) {
-                        *second = byte & 15;
-                    }
-                }
+                let (pairs, odd) = codes.as_chunks_mut::<2>();
+                pairs.iter_mut().zip(bytes).for_each(|(pair, byte)| *pair = [byte >> 4, byte & 15]);
+                odd.iter_mut().zip(bytes.iter().skip(pairs.len())).for_each(|(code, byte)| *code = byte >> 4);
             }
         }
     }

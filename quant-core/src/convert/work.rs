@@ -28,6 +28,9 @@ pub(crate) struct Scratch {
     pub(crate) numbers: Vec<f32>,
     pub(crate) importance: Vec<f32>,
     pub(crate) out: Vec<Vec<u8>>,
+    /// What `numbers` were before they were encoded, and what they became; for an audit.
+    pub(crate) original: Vec<f32>,
+    pub(crate) decoded: Vec<f32>,
 }
 
 impl<'a> Work<'a> {

@@ -15,6 +15,12 @@ pub(crate) trait Blocks {
 
     /// Decodes whole blocks. Any bytes decode to something.
     fn decode(bytes: &[u8], out: &mut [f32]);
+
+    /// The step between neighbouring values in each sixteenth of a block, if values are evenly spaced. Its sign is of no account.
+    #[inline(always)]
+    fn steps(_block: &[u8]) -> Option<[f32; 16]> {
+        None
+    }
 }
 
 /// How much each element matters, from an importance matrix.

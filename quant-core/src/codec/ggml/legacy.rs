@@ -79,6 +79,11 @@ macro_rules! legacy {
                     decode_block::<$bits, $with_min, $bytes>(block, out);
                 }
             }
+
+            #[inline(always)]
+            fn steps(block: &[u8]) -> Option<[f32; 16]> {
+                Some([f16_at(block, 0); 16])
+            }
         }
     };
 }
@@ -128,6 +133,11 @@ impl Blocks for Q8_0 {
                 *v = f32::from(*q as i8) * d;
             }
         }
+    }
+
+    #[inline(always)]
+    fn steps(block: &[u8]) -> Option<[f32; 16]> {
+        Some([f16_at(block, 0); 16])
     }
 }
 

@@ -183,13 +183,10 @@ impl<B: Blocks> Codec for Ggml<B> {
     }
 
     fn noise(&self, at: u64, n: usize, parts: &[&[u8]]) -> Option<f64> {
-        let codes = steps::codes_of(self.ty)?;
         let skip = (at % B::LEN as u64) as usize;
-        Some(
-            widest!(<B: Blocks>(codes: &steps::Codes = codes, wanted: Range<usize> = skip..skip + n, bytes: &[u8] = parts[0], _of: PhantomData<B> = PhantomData::<B>) -> f64 {
-                steps::noise::<B>(codes, wanted, bytes)
-            }),
-        )
+        widest!(<B: Blocks>(wanted: Range<usize> = skip..skip + n, bytes: &[u8] = parts[0], _of: PhantomData<B> = PhantomData::<B>) -> Option<f64> {
+            steps::noise::<B>(wanted, bytes)
+        })
     }
 }
 

@@ -61,6 +61,11 @@ impl Blocks for Q2K {
             }
         }
     }
+
+    #[inline(always)]
+    fn steps(block: &[u8]) -> Option<[f32; 16]> {
+        Some(scale_and_min(f16_at(block, 80), 0.0, block.first_chunk()?).0)
+    }
 }
 
 #[inline(always)]

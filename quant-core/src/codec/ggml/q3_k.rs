@@ -69,6 +69,11 @@ impl Blocks for Q3K {
             }
         }
     }
+
+    #[inline(always)]
+    fn steps(block: &[u8]) -> Option<[f32; 16]> {
+        Some(sub_block_scales(f16_at(block, 108), block[96..].first_chunk()?))
+    }
 }
 
 /// At most [`BATCH`] super-blocks.

@@ -64,6 +64,12 @@ impl Blocks for Q4K {
             }
         }
     }
+
+    #[inline(always)]
+    fn steps(block: &[u8]) -> Option<[f32; 16]> {
+        let (s, _) = scale_and_min(f16_at(block, 0), 0.0, block[4..].first_chunk()?);
+        Some(std::array::from_fn(|i| s[i / 2]))
+    }
 }
 
 #[inline(always)]

@@ -66,6 +66,12 @@ impl Blocks for Q6K {
             }
         }
     }
+
+    #[inline(always)]
+    fn steps(block: &[u8]) -> Option<[f32; 16]> {
+        let (d, scales) = (f16_at(block, 208), block[192..].first_chunk::<16>()?);
+        Some(scales.map(|s| d * s as i8 as f32))
+    }
 }
 
 #[inline(always)]
