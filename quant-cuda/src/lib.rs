@@ -14,6 +14,9 @@
 
 #![warn(clippy::unwrap_used)]
 
+pub mod queue;
+pub mod run;
+
 pub use quant_core::backend::{Backend, Cpu, same_bytes};
 use quant_core::{Error, Result};
 

@@ -1,0 +1,1 @@
+//! bitsandbytes' schemes and linear quantization.

@@ -1,0 +1,1 @@
+//! Decoding of ggml's types.

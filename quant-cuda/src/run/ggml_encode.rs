@@ -1,0 +1,1 @@
+//! Encoding of ggml's types.

@@ -1,0 +1,1 @@
+//! Matrix products over quantized weights, with what they are on the CPU.

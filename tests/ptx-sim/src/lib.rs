@@ -1,0 +1,1 @@
+//! Executes PTX on the CPU, and checks what it does.
