@@ -65,3 +65,10 @@ pub use launch::{Arg, Fault, Launch, Place, Shape, Stats};
 pub use memory::Memory;
 pub use module::{Kernel, Module, Param};
 pub use text::ParseError;
+
+/// The instructions with their modifiers, like `add.rn.f32`, that the tests of this crate execute and compare with plain Rust.
+///
+/// Other ones may be executed, too, but nobody has looked whether that is right.
+pub fn covered() -> std::collections::BTreeSet<&'static str> {
+    include_str!("covered.txt").lines().collect()
+}

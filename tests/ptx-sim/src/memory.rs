@@ -108,9 +108,9 @@ impl Memory {
         self.buffers.partition_point(|buffer| buffer.base <= address).checked_sub(1)
     }
 
-    /// Bytes for an access of a kernel. `hint` is the buffer that the instruction found last.
+    /// Where in a buffer an access of a kernel begins. `hint` is the buffer that the instruction found last, and then this one.
     #[inline]
-    pub(crate) fn access(&mut self, address: u64, len: usize, space: Space, write: bool, hint: &mut usize) -> Option<&mut [u8]> {
+    pub(crate) fn place(&self, address: u64, len: usize, space: Space, write: bool, hint: &mut usize) -> Option<usize> {
         let inside = |buffer: &Buffer| {
             let start = address.wrapping_sub(buffer.base);
             start < buffer.bytes.len() as u64 && buffer.bytes.len() as u64 - start >= len as u64
@@ -118,14 +118,19 @@ impl Memory {
         if !self.buffers.get(*hint).is_some_and(inside) {
             *hint = self.index(address).filter(|index| inside(&self.buffers[*index]))?;
         }
-        let buffer = &mut self.buffers[*hint];
+        let buffer = &self.buffers[*hint];
         let allowed = match space {
             Space::Const => buffer.constant,
             Space::Global => !buffer.constant,
             _ => !(write && buffer.constant),
         };
-        let start = (address - buffer.base) as usize;
-        allowed.then(|| &mut buffer.bytes[start..start + len])
+        allowed.then_some((address - buffer.base) as usize)
+    }
+
+    /// Bytes at a place in a buffer.
+    #[inline]
+    pub(crate) fn at(&mut self, buffer: usize, start: usize, len: usize) -> &mut [u8] {
+        &mut self.buffers[buffer].bytes[start..start + len]
     }
 
     /// An address by the buffer that is nearest to it.

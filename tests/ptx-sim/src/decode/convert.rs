@@ -64,13 +64,15 @@ impl Decoder<'_, '_> {
             let (least, most) = range(into);
             return Ok(unary(to, from, move |a: u64| integer(a, of).clamp(least, most) as u64));
         }
-        Ok(match if into.bits() < of.bits() { into } else { of } {
+        // A negative number becomes one without a sign: nothing of the sign is left above its type.
+        let keep = if into.is_signed() { u64::MAX } else { u64::MAX >> (64 - into.bits()) };
+        Ok(match if into.bits() <= of.bits() { into } else { of } {
             Kind::U8 => unary(to, from, |a: u8| a),
-            Kind::S8 => unary(to, from, |a: i8| a),
             Kind::U16 => unary(to, from, |a: u16| a),
-            Kind::S16 => unary(to, from, |a: i16| a),
             Kind::U32 => unary(to, from, |a: u32| a),
-            Kind::S32 => unary(to, from, |a: i32| a),
+            Kind::S8 => unary(to, from, move |a: i8| a as u64 & keep),
+            Kind::S16 => unary(to, from, move |a: i16| a as u64 & keep),
+            Kind::S32 => unary(to, from, move |a: i32| a as u64 & keep),
             Kind::U64 | Kind::S64 => unary(to, from, |a: u64| a),
             _ => return self.unknown(),
         })

@@ -115,9 +115,13 @@ impl Builder<'_> {
             let opcode = self.opcode(&statement.opcode);
             self.kernel.code.push(Instruction { guard: statement.guard, step, line: statement.line, opcode });
         }
-        // What runs off the end, ends.
-        let opcode = self.opcode("ret");
-        self.kernel.code.push(Instruction { guard: None, step: Step::Exit, line: last_line, opcode });
+        let ends = self.kernel.code.last().is_some_and(|last| last.guard.is_none() && matches!(last.step, Step::Exit));
+        let end = self.kernel.code.len();
+        if !ends || self.labels.values().any(|label| *label == end) {
+            // What runs off the end, ends.
+            let opcode = self.opcode("ret");
+            self.kernel.code.push(Instruction { guard: None, step: Step::Exit, line: last_line, opcode });
+        }
     }
 
     fn opcode(&mut self, name: &str) -> usize {

@@ -31,7 +31,8 @@ impl Warp {
         let len = access.width * access.rows.len();
         let thread = self.first_thread + lane;
         let (space, address) = if access.space == Space::Generic { Space::of_generic(address) } else { (access.space, address) };
-        if address % len as u64 != 0 {
+        // Lengths are powers of two.
+        if address & (len as u64 - 1) != 0 {
             return Err(format!("misaligned: {} address {address:#x}", space.name()));
         }
         let how = match access.what {
@@ -50,12 +51,10 @@ impl Warp {
                 machine.stats.bytes_read += if how == Use::Write || space == Space::Const { 0 } else { len as u64 };
                 machine.stats.bytes_written += if how == Use::Read { 0 } else { len as u64 };
                 let memory = &mut *machine.memory;
-                // Asked twice, because what is borrowed cannot be described.
-                if memory.access(address, len, space, how != Use::Read, &mut machine.hints[pc]).is_none() {
-                    return Err(format!("out of bounds: {} address {}", space.name(), memory.describe(address)));
+                match memory.place(address, len, space, how != Use::Read, &mut machine.hints[pc]) {
+                    Some(start) => memory.at(machine.hints[pc], start, len),
+                    None => return Err(format!("out of bounds: {} address {}", space.name(), memory.describe(address))),
                 }
-                let found = memory.access(address, len, space, how != Use::Read, &mut machine.hints[pc]);
-                found.ok_or("out of bounds")?
             }
         };
         transfer(access, bytes, &mut self.registers, lane);
@@ -74,18 +73,18 @@ fn within(bytes: &mut [u8], address: u64, len: usize, space: Space) -> Result<&m
 fn transfer(access: &Access, bytes: &mut [u8], registers: &mut Registers, lane: usize) {
     match access.what {
         What::Load => {
-            for (element, row) in bytes.chunks_exact(access.width).zip(&access.rows) {
+            for (index, row) in access.rows.iter().enumerate() {
                 if let Some(row) = *row {
-                    let value = load(element);
+                    let value = load(&bytes[index * access.width..][..access.width]);
                     let rest = 64 - 8 * access.width as u32;
                     registers.rows[row][lane] = if access.signed { ((value << rest) as i64 >> rest) as u64 } else { value };
                 }
             }
         }
         What::Store => {
-            for (element, row) in bytes.chunks_exact_mut(access.width).zip(&access.rows) {
+            for (index, row) in access.rows.iter().enumerate() {
                 if let Some(row) = *row {
-                    store(element, registers.rows[row][lane]);
+                    store(&mut bytes[index * access.width..][..access.width], registers.rows[row][lane]);
                 }
             }
         }

@@ -11,24 +11,31 @@ const POISON: u64 = 0xdead_beef;
 impl Warp {
     /// Lanes arrive at a collective: whether `group` goes on with the next instruction. If not, its lanes wait, or are ready.
     pub(super) fn join(&mut self, machine: &Machine<'_>, collective: &Collective, group: Group, active: u32) -> Result<bool, Halt> {
-        let row = &self.registers.rows[collective.member];
-        let member = row[active.trailing_zeros() as usize] as u32;
-        if let Some(lane) = lanes(active).find(|lane| row[*lane] as u32 != member || member >> lane & 1 == 0) {
-            let message = format!("the lane names the mask {:#010x}, another one {member:#010x}; lanes must agree and be in it", row[lane] as u32);
-            return Err(machine.halt(group.pc, self.first_thread + lane, message));
-        }
-        if member & !self.live != 0 {
-            let message = format!("the mask {member:#010x} names lanes that have exited: {:#010x}", member & !self.live);
-            return Err(machine.halt(group.pc, self.thread(active), message));
-        }
-        if active == member && active == group.lanes {
+        let masks = self.registers.rows[collective.member];
+        let member = masks[active.trailing_zeros() as usize] as u32;
+        if active == group.lanes && active == member && lanes(active).all(|lane| masks[lane] as u32 == member) {
             self.act(&collective.action, member);
             return Ok(true);
         }
         if active != group.lanes {
             self.ready.push(Group { pc: group.pc + 1, lanes: group.lanes & !active });
         }
-        self.wait(machine, collective, Group { lanes: active, ..group }, member)?;
+        // Lanes with different masks have nothing to do with each other, unless one names the other.
+        let mut rest = active;
+        while rest != 0 {
+            let member = masks[rest.trailing_zeros() as usize] as u32;
+            let same = lanes(rest).filter(|lane| masks[*lane] as u32 == member).fold(0, |same, lane| same | 1 << lane);
+            rest &= !same;
+            if let Some(lane) = lanes(same & !member | rest & member).next() {
+                let (its, message) = (masks[lane] as u32, "lanes must be in their masks, and agree with all others in it");
+                return Err(machine.halt(group.pc, self.first_thread + lane, format!("masks {its:#010x} and {member:#010x}: {message}")));
+            }
+            if member & !self.live != 0 {
+                let message = format!("the mask {member:#010x} names lanes that have exited: {:#010x}", member & !self.live);
+                return Err(machine.halt(group.pc, self.thread(same), message));
+            }
+            self.wait(machine, collective, Group { lanes: same, ..group }, member)?;
+        }
         Ok(false)
     }
 
