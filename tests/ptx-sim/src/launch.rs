@@ -73,6 +73,7 @@ pub struct Launch<'a> {
     pub(crate) threads: Shape,
     pub(crate) dynamic_shared: usize,
     pub(crate) reversed: bool,
+    pub(crate) patience: u64,
 }
 
 /// The most bytes of shared memory of a block, unless the host asks for more.
@@ -81,7 +82,7 @@ const SHARED_LIMIT: usize = 48 << 10;
 impl<'a> Launch<'a> {
     /// The kernel of that name over so many blocks of so many threads.
     pub fn new(module: &'a Module, name: &'a str, grid: impl Into<Shape>, threads: impl Into<Shape>) -> Self {
-        Self { module, name, grid: grid.into(), threads: threads.into(), dynamic_shared: 0, reversed: false }
+        Self { module, name, grid: grid.into(), threads: threads.into(), dynamic_shared: 0, reversed: false, patience: 1 << 32 }
     }
 
     /// With so many bytes of shared memory more than the kernel declares.
@@ -94,6 +95,12 @@ impl<'a> Launch<'a> {
     #[must_use]
     pub fn reversed(self, reversed: bool) -> Self {
         Self { reversed, ..self }
+    }
+
+    /// So many instructions of warps, and a block is taken for one that does not end. As a rule they are 2^32.
+    #[must_use]
+    pub fn patience(self, patience: u64) -> Self {
+        Self { patience, ..self }
     }
 
     /// Runs the kernel.

@@ -24,9 +24,9 @@ impl Decoder<'_, '_> {
         let (into, of, to, from) = (self.kind()?, self.kind()?, self.to()?, self.from(1)?);
         match (into.is_float(), of.is_float()) {
             (false, false) if !nearest && round.is_none() => self.integers(into, of, saturate),
-            (true, false) if nearest && !saturate && round.is_none() => self.to_float(into, of),
+            (true, false) if nearest && !saturate && round.is_none() => self.float_of(into, of),
             (false, true) if !nearest => match round {
-                Some(round) => self.to_integer(into, of, round),
+                Some(round) => self.integer_of(into, of, round),
                 None => Err("it has no rounding mode".into()),
             },
             (true, true) => match (into, of, nearest, round) {
@@ -78,7 +78,7 @@ impl Decoder<'_, '_> {
         })
     }
 
-    fn to_float(&mut self, into: Kind, of: Kind) -> Result<Step> {
+    fn float_of(&mut self, into: Kind, of: Kind) -> Result<Step> {
         let (to, from) = (self.to()?, self.from(1)?);
         Ok(match (into, of) {
             (Kind::F32, Kind::U32) => unary(to, from, |a: u32| a as f32),
@@ -96,7 +96,7 @@ impl Decoder<'_, '_> {
     }
 
     /// What is out of range becomes the end of the range; NaN is 0, or the top bit where doubles or 64 bits take part.
-    fn to_integer(&mut self, into: Kind, of: Kind, round: Round) -> Result<Step> {
+    fn integer_of(&mut self, into: Kind, of: Kind, round: Round) -> Result<Step> {
         let (to, from, read) = (self.to()?, self.from(1)?, reader(of)?);
         let nan = if of == Kind::F64 || into.bits() == 64 { 1u64 << (into.bits() - 1) } else { 0 };
         let cast: fn(f64) -> u64 = match into {

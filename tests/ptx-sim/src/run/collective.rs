@@ -26,7 +26,7 @@ impl Warp {
             let member = masks[rest.trailing_zeros() as usize] as u32;
             let same = lanes(rest).filter(|lane| masks[*lane] as u32 == member).fold(0, |same, lane| same | 1 << lane);
             rest &= !same;
-            if let Some(lane) = lanes(same & !member | rest & member).next() {
+            if let Some(lane) = lanes(same & !member | active & !same & member).next() {
                 let (its, message) = (masks[lane] as u32, "lanes must be in their masks, and agree with all others in it");
                 return Err(machine.halt(group.pc, self.first_thread + lane, format!("masks {its:#010x} and {member:#010x}: {message}")));
             }

@@ -11,9 +11,6 @@ use crate::module::{Fill, Kernel, Module, Special};
 use shared::Shared;
 use warp::Warp;
 
-/// Instructions of a warp after which a block is taken for one that does not end.
-const PATIENCE: u64 = 1 << 32;
-
 /// Why a block stops: where it was, and what happened.
 pub(crate) struct Halt {
     line: u32,
@@ -30,6 +27,7 @@ pub(crate) struct Machine<'a> {
     /// Local memory of one thread after the other.
     local: Vec<u8>,
     reversed: bool,
+    /// Instructions until the block is taken for one that does not end.
     patience: u64,
     /// Lanes that executed each instruction.
     lanes: Vec<u64>,
@@ -50,7 +48,7 @@ pub(crate) fn run(launch: &Launch<'_>, module: &Module, kernel: &Kernel, memory:
         shared: Shared::new(static_bytes + launch.dynamic_shared),
         local: vec![0; kernel.local_bytes * threads],
         reversed: launch.reversed,
-        patience: PATIENCE,
+        patience: launch.patience,
         lanes: vec![0; kernel.code.len()],
         hints: vec![0; kernel.code.len()],
         stats: Stats::default(),
@@ -63,7 +61,7 @@ pub(crate) fn run(launch: &Launch<'_>, module: &Module, kernel: &Kernel, memory:
             warp.start(kernel, |fill, thread| value(fill, thread, block, launch, &variables, static_bytes));
         }
         machine.shared.start_block();
-        machine.patience = PATIENCE;
+        machine.patience = launch.patience;
         machine.run_block(&mut warps).map_err(|halt| Fault {
             kernel: kernel.name.clone(),
             place: Some(Place { block, thread: launch.threads.coordinates(halt.thread as u64), line: halt.line }),
@@ -125,13 +123,12 @@ impl Machine<'_> {
 
     /// All threads that have not exited wait at a barrier: they go on, if it is the same one.
     fn release(&mut self, warps: &mut [Warp]) -> Result<(), Halt> {
-        let mut places = warps.iter().flat_map(Warp::barriers);
-        let first = places.next();
-        if let (Some((line, _)), Some((other, thread))) = (first, places.find(|(line, _)| Some(*line) != first.map(|(line, _)| line))) {
-            let message = format!("divergent barriers: other threads of the block wait at the barrier of line {line}");
-            return Err(Halt { line: other, thread, message });
+        let places: Vec<_> = warps.iter().flat_map(Warp::barriers).collect();
+        if let Some((pc, thread)) = places.iter().find(|(pc, _)| *pc != places[0].0) {
+            let message =
+                format!("divergent barriers: other threads of the block wait at the barrier of line {}", self.kernel.code[places[0].0].line);
+            return Err(self.halt(*pc, *thread, message));
         }
-        drop(places);
         self.stats.barriers += 1;
         self.shared.barrier();
         warps.iter_mut().for_each(Warp::pass_barrier);
@@ -145,7 +142,7 @@ impl Machine<'_> {
         Halt { line, thread, message: format!("deadlock, all threads wait for others: {}", all.join(", ")) }
     }
 
-    /// The line of an instruction.
+    /// Stops at an instruction.
     fn halt(&self, pc: usize, thread: usize, message: impl Into<String>) -> Halt {
         Halt { line: self.kernel.code[pc].line, thread, message: message.into() }
     }

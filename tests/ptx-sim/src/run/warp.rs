@@ -25,8 +25,8 @@ pub(crate) struct Warp {
     pub(super) registers: Registers,
     pub(super) ready: Vec<Group>,
     pub(super) waiting: Vec<Waiting>,
-    /// Groups at a barrier of the block, with its line.
-    barrier: Vec<(Group, u32)>,
+    /// Groups at a barrier of the block.
+    barrier: Vec<Group>,
     /// Lanes that have not exited.
     pub live: u32,
     pub(super) first_thread: usize,
@@ -67,21 +67,21 @@ impl Warp {
 
     /// Threads that wait at a barrier of the block.
     pub fn at_barrier(&self) -> u32 {
-        self.barrier.iter().map(|(group, _)| group.lanes.count_ones()).sum()
+        self.barrier.iter().map(|group| group.lanes.count_ones()).sum()
     }
 
-    /// The lines of the barriers at which threads wait, and one of the threads.
-    pub fn barriers(&self) -> impl Iterator<Item = (u32, usize)> {
-        self.barrier.iter().map(|(group, line)| (*line, self.thread(group.lanes)))
+    /// The barriers at which threads wait, as instructions, and one of the threads.
+    pub fn barriers(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.barrier.iter().map(|group| (group.pc, self.thread(group.lanes)))
     }
 
     pub fn pass_barrier(&mut self) {
-        self.ready.extend(self.barrier.drain(..).map(|(group, _)| Group { pc: group.pc + 1, ..group }));
+        self.ready.extend(self.barrier.drain(..).map(|group| Group { pc: group.pc + 1, ..group }));
     }
 
     /// Where lanes wait: the line, the first thread, and the lanes.
     pub fn waits(&self, kernel: &Kernel) -> Vec<(u32, usize, u32)> {
-        let groups = self.waiting.iter().map(|waiting| waiting.group).chain(self.barrier.iter().map(|(group, _)| *group));
+        let groups = self.waiting.iter().map(|waiting| waiting.group).chain(self.barrier.iter().copied());
         groups.map(|group| (kernel.code[group.pc].line, self.thread(group.lanes), group.lanes)).collect()
     }
 
@@ -158,7 +158,7 @@ impl Warp {
                     if active != group.lanes {
                         return Err(machine.halt(group.pc, self.thread(group.lanes & !active), "divergent barrier: the lane skips it"));
                     }
-                    self.barrier.push((group, instruction.line));
+                    self.barrier.push(group);
                     return Ok(());
                 }
                 Step::Collective(collective) => {

@@ -55,12 +55,15 @@ fn integers() -> Vec<Case> {
     cases
 }
 
-/// How floats become integers.
-const ROUNDINGS: [(&str, fn(f64) -> f64); 4] = [("rni", f64::round_ties_even), ("rzi", f64::trunc), ("rmi", f64::floor), ("rpi", f64::ceil)];
+/// How floats become integers: the modifier, and what it does.
+type Rounding = (&'static str, fn(f64) -> f64);
 
-/// The types of floats: their bits and how they are read.
-const FLOATS: [(&str, u32, fn(u64) -> f64); 3] =
-    [("f16", 16, |x| SMALL[0].value(x as u16)), ("f32", 32, |x| f32_of(x).into()), ("f64", 64, |x| f64::from_bits(x))];
+const ROUNDINGS: [Rounding; 4] = [("rni", f64::round_ties_even), ("rzi", f64::trunc), ("rmi", f64::floor), ("rpi", f64::ceil)];
+
+/// A type of floats: its bits, and how they are read.
+type Float = (&'static str, u32, fn(u64) -> f64);
+
+const FLOATS: [Float; 3] = [("f16", 16, |x| SMALL[0].value(x as u16)), ("f32", 32, |x| f32_of(x).into()), ("f64", 64, |x| f64::from_bits(x))];
 
 fn to_integers() -> Vec<Case> {
     let mut cases = Vec::new();

@@ -26,8 +26,10 @@ const COMPARISONS: [(&str, &[Option<Ordering>]); 14] = {
     ]
 };
 
-/// The types that are compared, and how.
-fn kinds() -> Vec<(&'static str, Class, fn([u64; 4]) -> Option<Ordering>)> {
+/// A type, its registers, and how two of it compare.
+type Compared = (&'static str, Class, fn([u64; 4]) -> Option<Ordering>);
+
+fn kinds() -> Vec<Compared> {
     fn unsigned(x: [u64; 4]) -> Option<Ordering> {
         Some(x[0].cmp(&x[1]))
     }
@@ -47,7 +49,9 @@ fn kinds() -> Vec<(&'static str, Class, fn([u64; 4]) -> Option<Ordering>)> {
 }
 
 /// What a comparison is combined with.
-const COMBINATIONS: [(&str, fn(u64, u64) -> u64); 3] = [(".and", |a, b| a & b), (".or", |a, b| a | b), (".xor", |a, b| a ^ b)];
+type Combination = (&'static str, fn(u64, u64) -> u64);
+
+const COMBINATIONS: [Combination; 3] = [(".and", |a, b| a & b), (".or", |a, b| a | b), (".xor", |a, b| a ^ b)];
 
 fn comparisons() -> Vec<Case> {
     let mut cases = Vec::new();

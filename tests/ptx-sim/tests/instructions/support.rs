@@ -112,7 +112,7 @@ impl Random {
             4 => u64::from(((self.below(2001) as f32 - 1000.0) / 8.0).to_bits()),
             5 => ((self.below(2001) as f64 - 1000.0) / 8.0).to_bits(),
             6 => [0, 0x3c00, 0xbc00, 0x7bff, 0x7c00, 0xfc00, 0x7e00, 1, 0x8001, 0x3ff][self.below(10) as usize],
-            _ => self.next() >> self.below(2) * 32,
+            _ => self.next() >> (self.below(2) * 32),
         }
     }
 }

@@ -121,7 +121,7 @@ fn lanes_part_and_meet() {
     let steps = |mut n: u32| {
         let mut steps = 0;
         while n > 1 {
-            n = if n % 2 == 0 { n / 2 } else { 3 * n + 1 };
+            n = if n.is_multiple_of(2) { n / 2 } else { 3 * n + 1 };
             steps += 1;
         }
         steps
@@ -243,7 +243,7 @@ fn lanes_of_a_mask_find_out_together() {
         let words: Vec<u32> = (0..32u32).map(|lane| (lane * step % 5).wrapping_mul(0x4000_0001)).collect();
         let lanes: Vec<usize> = (0..32).filter(|lane| mask >> lane & 1 != 0).collect();
         let values: Vec<u32> = lanes.iter().map(|lane| words[*lane]).collect();
-        let odd = lanes.iter().filter(|lane| words[**lane] % 2 != 0).fold(0u32, |odd, lane| odd | 1 << lane);
+        let odd = lanes.iter().filter(|lane| words[**lane] & 1 != 0).fold(0u32, |odd, lane| odd | 1 << lane);
         let uniform = odd == 0 || odd == mask;
         let signed = || values.iter().map(|value| *value as i32);
         let same = values.iter().all(|value| *value == values[0]);
@@ -312,7 +312,7 @@ join:
 fn half_warps_have_masks_of_their_own() {
     let words: Vec<u32> = (0..32).map(|lane| lane * lane + 7).collect();
     let shuffled = |lane: u32| words[(lane ^ if lane < 16 { 15 } else { 1 }) as usize];
-    let expected: Vec<u32> = (0..32).map(|lane| shuffled(lane ^ 16) + shuffled(lane / 16 * 16 + 3 ^ 16)).collect();
+    let expected: Vec<u32> = (0..32).map(|lane| shuffled(lane ^ 16) + shuffled((lane / 16 * 16 + 3) ^ 16)).collect();
     assert_eq!(run(HALVES, 1, 32, &words, &[]), expected);
 }
 
