@@ -33,6 +33,7 @@ pub mod scheme;
 mod simd;
 pub mod sink;
 pub mod source;
+pub mod tables;
 
 pub use codec::Codec;
 pub use dtype::Dtype;

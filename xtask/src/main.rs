@@ -4,6 +4,7 @@
 
 mod bench;
 mod gguf;
+mod kernels;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,6 +17,8 @@ use clap::Parser;
 enum Task {
     /// Run all tests: those of the workspace, and the second opinion on GGUF files
     Test,
+    /// Compile the CUDA kernels to the PTX that the crate carries
+    Kernels(kernels::Options),
     /// Measure whole conversions of a GGUF file against llama-quantize, and compare their bytes
     BenchGguf(gguf::Options),
     /// Measure encoding against memory's own speed and, if a Python with them is given, against the reference libraries
@@ -35,6 +38,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Test => test(),
+        Task::Kernels(options) => kernels::run(&options),
         Task::BenchGguf(options) => gguf::run(&options),
         Task::Bench { python, threads, million } => bench::run(python.as_deref(), threads, million),
     };

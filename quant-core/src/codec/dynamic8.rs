@@ -101,7 +101,7 @@ fn linspace_tenth_to_one(n: usize) -> Vec<f32> {
 }
 
 /// The midpoints between neighbours of the map.
-static MIDPOINTS: LazyLock<[f32; 255]> = LazyLock::new(|| std::array::from_fn(|i| (MAP[i] + MAP[i + 1]) * 0.5));
+pub(crate) static MIDPOINTS: LazyLock<[f32; 255]> = LazyLock::new(|| std::array::from_fn(|i| (MAP[i] + MAP[i + 1]) * 0.5));
 
 /// Profile `cuda`: the nearest entry, an exact midpoint to the even index.
 fn nearest(v: f32) -> u8 {

@@ -40,6 +40,12 @@ pub fn book_values(book: Book) -> [f32; 16] {
     }
 }
 
+/// What decides about codes: 15 ascending thresholds, of which those below v are passed, and the code for each number of them.
+pub(crate) fn decisions(book: Book, profile: Profile) -> ([f32; 15], [u8; 16]) {
+    let FourBit { thresholds, order, .. } = FourBit::new(book, profile);
+    (thresholds, order)
+}
+
 const NF4: [u32; 16] = [
     0xbf800000, 0xbf3239b1, 0xbf066b30, 0xbeca32a0, 0xbe91a24d, 0xbe3d353f, 0xbdba7871, 0x00000000, 0x3da2faff, 0x3e24cae3, 0x3e7c04dd, 0x3ead033a,
     0x3ee1a4b8, 0x3f1007ab, 0x3f3913b3, 0x3f800000,

@@ -17,6 +17,8 @@ pub mod linear;
 pub mod nested;
 mod packing;
 
+pub(crate) use ggml::tables as ggml_tables;
+
 use std::ops::Range;
 
 use crate::{Dtype, Error, Result, Scheme};

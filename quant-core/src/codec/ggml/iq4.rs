@@ -30,9 +30,9 @@ const LANES: usize = 8;
 const SUPER: usize = SUB * LANES;
 
 /// The values of the 16 codes (`kvalues_iq4nl`).
-const VALUES: [f32; 16] = [-127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0];
+pub(crate) const VALUES: [f32; 16] = [-127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0];
 /// From `BOUNDS[i]` on, code i + 1 is nearer than code i. The midpoints are exact, and so are the distances to them.
-const BOUNDS: [f32; 15] = bounds();
+pub(crate) const BOUNDS: [f32; 15] = bounds();
 /// The boundary around zero.
 const CENTRE: usize = 7;
 /// What the greatest magnitude is mapped to, besides +127. The first is the farthest from zero.

@@ -29,6 +29,25 @@ mod search;
 mod steps;
 mod ternary;
 
+/// The tables that kernels outside this crate need, too.
+pub(crate) mod tables {
+    use super::grids::{GRID_1BIT_2048, GRID_2BIT_256, GRID_2BIT_512, GRID_2BIT_1024, GRID_3BIT_256, GRID_3BIT_512};
+    pub(crate) use super::iq4::{BOUNDS as IQ4_BOUNDS, VALUES as IQ4_VALUES};
+
+    const TWO: &str = "Eight coordinates of a level of 2 bits, lowest first.";
+    const THREE: &str = "Four coordinates of a level of 3 bits, lowest first.";
+
+    /// The lattices: name, layout, points.
+    pub(crate) const GRIDS: [(&str, &str, &[u16]); 6] = [
+        ("GRID_2BIT_256", TWO, &GRID_2BIT_256),
+        ("GRID_2BIT_512", TWO, &GRID_2BIT_512),
+        ("GRID_2BIT_1024", TWO, &GRID_2BIT_1024),
+        ("GRID_1BIT_2048", TWO, &GRID_1BIT_2048),
+        ("GRID_3BIT_256", THREE, &GRID_3BIT_256),
+        ("GRID_3BIT_512", THREE, &GRID_3BIT_512),
+    ];
+}
+
 use std::marker::PhantomData;
 use std::ops::Range;
 
