@@ -6,7 +6,6 @@
 use super::Moments;
 use super::sketch::Counting;
 use super::stats::{BLOCK, BlockStats, ErrorStats, SlabStats, WorstBlock};
-use crate::codec::Columns;
 use crate::simd::{Doubles, OverDoubles, widest, with_doubles};
 
 const LANES: usize = 4;
@@ -32,41 +31,12 @@ pub(super) struct Piece<'a> {
 /// Measures a piece.
 pub(super) fn measure(piece: &Piece<'_>, counting: &mut Counting) -> SlabStats {
     let mut stats = with_doubles(Measuring { piece, counting });
-    let sketch = counting.take();
-    // A sum of squares of f32 in f64 overflows for no finite number.
-    if !stats.blocks.iter().all(|block| (block.w2 + block.q2).is_finite()) {
-        return measure_finite_part(piece, counting);
-    }
-    stats.others.sketch = sketch;
-    mark_outliers(&mut stats, piece);
-    stats
-}
-
-/// Marks the columns of large weights.
-fn mark_outliers(stats: &mut SlabStats, piece: &Piece<'_>) {
+    stats.others.sketch = counting.take();
     if stats.blocks.iter().any(|block| block.weights.max >= OUTLIER || block.weights.min <= -OUTLIER) {
         let is_outlier = |(_, w): &(usize, &f32)| w.abs() >= OUTLIER && w.is_finite();
         let outliers = piece.w.iter().enumerate().filter(is_outlier);
         outliers.for_each(|(i, _)| stats.others.outlier_columns.insert((piece.at + i as u64) % piece.columns));
     }
-}
-
-/// Measures the pairs of a piece in which both are finite, and counts the others. It has no steps.
-fn measure_finite_part(piece: &Piece<'_>, counting: &mut Counting) -> SlabStats {
-    let kept: Vec<usize> = (0..piece.w.len()).filter(|&i| piece.w[i].is_finite() && piece.q[i].is_finite()).collect();
-    let of = |x: &[f32]| kept.iter().map(|&i| x[i]).collect::<Vec<f32>>();
-    let (w, q, importance) = (of(piece.w), of(piece.q), piece.importance.map(of));
-    let finite = Piece { at: 0, columns: 1, w: &w, q: &q, importance: importance.as_deref(), noise: None };
-    let mut stats = measure(&finite, counting);
-    stats.others.outlier_columns = Columns::default();
-    mark_outliers(&mut stats, piece);
-    let place = |i: u64| piece.at + kept.get(i as usize).copied().unwrap_or_default() as u64;
-    let others = &mut stats.others;
-    others.max_at = place(others.max_at);
-    others.worst.iter_mut().for_each(|block| block.start = place(block.start));
-    let first = (0..piece.w.len()).find(|i| kept.binary_search(i).is_err());
-    others.first_non_finite = first.map(|i| piece.at + i as u64);
-    others.non_finite = (piece.w.len() - kept.len()) as u64;
     stats
 }
 
@@ -81,40 +51,65 @@ impl OverDoubles for Measuring<'_, '_> {
 
     #[inline(always)]
     fn run<V: Doubles>(self) -> SlabStats {
-        measure_blocks::<V>(self.piece, self.counting)
+        let Measuring { piece, counting } = self;
+        let mut stats = SlabStats { blocks: Vec::with_capacity(piece.w.len().div_ceil(BLOCK)), others: ErrorStats::default() };
+        for (i, (w, q)) in piece.w.chunks(BLOCK).zip(piece.q.chunks(BLOCK)).enumerate() {
+            let block = Block { at: piece.at + (i * BLOCK) as u64, w, q, h: piece.importance.map(|h| &h[i * BLOCK..][..w.len()]) };
+            let sums = sums::<V>(w, q);
+            // A sum of squares of f32 in f64 overflows for no finite number.
+            if (sums.w2 + sums.q2).is_finite() {
+                block.add(&sums, piece.noise.map(|noise| noise[i]), |i| i, &mut stats, counting);
+            } else {
+                block.add_finite_part::<V>(&mut stats, counting);
+            }
+        }
+        stats
     }
 }
 
-#[inline(always)]
-fn measure_blocks<V: Doubles>(piece: &Piece<'_>, counting: &mut Counting) -> SlabStats {
-    let mut stats = SlabStats { blocks: Vec::with_capacity(piece.w.len().div_ceil(BLOCK)), others: ErrorStats::default() };
-    for (i, (w, q)) in piece.w.chunks(BLOCK).zip(piece.q.chunks(BLOCK)).enumerate() {
-        let Sums { mean, m: [m2, m3, m4], w2, q2, wq, e, e2, greatest } = sums::<V>(w, q);
+/// At most [`BLOCK`] pairs, with their importance.
+struct Block<'a> {
+    at: u64,
+    w: &'a [f32],
+    q: &'a [f32],
+    h: Option<&'a [f32]>,
+}
+
+impl Block<'_> {
+    /// Adds a block with the given sums. Pair `i` of it is at `place(i)` of the block that it was.
+    #[inline(always)]
+    fn add(&self, sums: &Sums, noise: Option<f64>, place: impl Fn(usize) -> usize, stats: &mut SlabStats, counting: &mut Counting) {
+        let Block { at, w, q, h } = *self;
+        let &Sums { mean, m: [m2, m3, m4], w2, q2, wq, e, e2, greatest } = sums;
         let (min, max) = range(w);
         let weights = Moments { n: w.len() as u64, mean, m2, m3, m4, min, max };
-        let weighted = piece.importance.map(|h| weighted(w, q, &h[i * BLOCK..][..w.len()]));
-        let noise = piece.noise.map(|noise| noise[i]);
-        stats.blocks.push(BlockStats { weights, w2, q2, wq, e, e2, weighted, noise });
-        stats.others.zeros += u64::from(w.iter().fold(0u32, |n, &w| n + u32::from(w == 0.0)));
-        let start = piece.at + (i * BLOCK) as u64;
-        if greatest > 0.0 {
-            differing(&mut stats.others, counting, (w, q), WorstBlock { start, n: w.len() as u64, sum_e2: e2 }, greatest);
-        } else {
-            counting.add_zeros(w.len() as u32);
+        stats.blocks.push(BlockStats { weights, w2, q2, wq, e, e2, weighted: h.map(|h| weighted(w, q, h)), noise });
+        let others = &mut stats.others;
+        others.zeros += u64::from(w.iter().fold(0u32, |n, &w| n + u32::from(w == 0.0)));
+        if greatest == 0.0 {
+            return counting.add_zeros(w.len() as u32);
         }
+        if greatest > others.max_abs {
+            let first = w.iter().zip(q).position(|(&w, &q)| (f64::from(q) - f64::from(w)).abs() == greatest);
+            (others.max_abs, others.max_at) = (greatest, at + place(first.unwrap_or_default()) as u64);
+        }
+        counting.add(w, q);
+        others.consider(WorstBlock { start: at, n: w.len() as u64, sum_e2: e2 });
     }
-    stats
-}
 
-/// Looks closer at a block in which something differs, by `greatest` at most.
-#[inline(always)]
-fn differing(stats: &mut ErrorStats, counting: &mut Counting, (w, q): (&[f32], &[f32]), block: WorstBlock, greatest: f64) {
-    if greatest > stats.max_abs {
-        let first = w.iter().zip(q).position(|(&w, &q)| (f64::from(q) - f64::from(w)).abs() == greatest);
-        (stats.max_abs, stats.max_at) = (greatest, block.start + first.unwrap_or_default() as u64);
+    /// Adds the pairs of which both are finite, and counts the others. They have no steps.
+    #[cold]
+    fn add_finite_part<V: Doubles>(&self, stats: &mut SlabStats, counting: &mut Counting) {
+        let is_finite = |&i: &usize| self.w[i].is_finite() && self.q[i].is_finite();
+        let (kept, others): (Vec<usize>, Vec<usize>) = (0..self.w.len()).partition(is_finite);
+        let of = |x: &[f32]| kept.iter().map(|&i| x[i]).collect::<Vec<f32>>();
+        let (w, q, h) = (of(self.w), of(self.q), self.h.map(of));
+        let finite = Block { at: self.at, w: &w, q: &q, h: h.as_deref() };
+        finite.add(&sums::<V>(&w, &q), None, |i| kept[i], stats, counting);
+        stats.others.non_finite += others.len() as u64;
+        let first = others.first().map(|&i| self.at + i as u64);
+        stats.others.first_non_finite = stats.others.first_non_finite.or(first);
     }
-    counting.add(w, q);
-    stats.consider(block);
 }
 
 /// Sums over a block.
