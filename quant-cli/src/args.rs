@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::audit::args::AuditArgs;
+use crate::device::{DeviceArgs, DevicesArgs};
 use crate::estimate::EstimateArgs;
 use crate::plan::args::PlanArgs;
 use crate::size::parse as size;
@@ -42,6 +43,8 @@ pub enum Command {
     Audit(Box<AuditArgs>),
     /// Find the mix of types with the least error within a size, and write it as a recipe
     Plan(Box<PlanArgs>),
+    /// Show the GPUs that --device cuda can use
+    Devices(DevicesArgs),
     /// Estimate the memory that a model needs under each scheme, from its tensors, its config.json or its size
     Estimate(EstimateArgs),
 }
@@ -181,6 +184,9 @@ pub struct ConvertArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a comment here would be shown as the help of the command")]
     pub gguf: GgufArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a comment here would be shown as the help of the command")]
+    pub device: DeviceArgs,
 }
 
 /// Options of the way between Hugging Face and GGUF, under the names of convert_hf_to_gguf.py.

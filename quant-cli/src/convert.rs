@@ -24,7 +24,7 @@ use crate::inspect::shape;
 use crate::progress::Progress;
 use crate::report::{self, Outcome, bold, note, table};
 use crate::size::{bytes, count, duration};
-use crate::{audit, mix, model};
+use crate::{audit, device, mix, model};
 
 /// How the reasons of fallbacks begin.
 const FALLBACK: &str = "fallback";
@@ -93,6 +93,7 @@ pub fn run(args: &ConvertArgs) -> Result<Outcome> {
     report.output_bytes = convert::size(&checkpoint, &plan, &request)?;
     report.notes = checkpoint.notes.clone();
     report.notes.extend(notes(&checkpoint, &plan, &request));
+    report.notes.extend(device::remarks(request.backend));
     if args.dry_run
         && let Err(error) = convert::check(&checkpoint, &plan, &request, &args.output)
     {
@@ -184,7 +185,8 @@ fn request(args: &ConvertArgs) -> Result<Request> {
     let (recipe, recipe_text) = recipe(args, file, mix.is_some())?;
     let edits = mix::edits(args)?;
     let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
-    let budget = Budget { memory: args.memory, threads, slab: args.slab.unwrap_or(Budget::SLAB) };
+    let backend = args.device.open()?;
+    let budget = Budget { memory: args.memory, threads, slab: args.slab.unwrap_or(backend.slab()) };
     let keep_unfit = args.non_finite == NonFinite::Keep;
     Ok(Request {
         recipe,
@@ -199,6 +201,7 @@ fn request(args: &ConvertArgs) -> Result<Request> {
         keep_unfit,
         audit: args.audit,
         budget,
+        backend,
         ..Request::new(target)
     })
 }

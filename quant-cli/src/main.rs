@@ -5,6 +5,7 @@
 mod args;
 mod audit;
 mod convert;
+mod device;
 mod estimate;
 mod gguf;
 mod inspect;
@@ -84,6 +85,7 @@ fn run(command: &Command) -> Result<Outcome> {
         Command::Verify(args) => verify::run(args),
         Command::Audit(args) => audit::run(args),
         Command::Plan(args) => plan::run(args),
+        Command::Devices(args) => device::run(args),
         Command::Estimate(args) => estimate::run(args),
     }
 }

@@ -3,19 +3,99 @@
 //! Contract: the same bytes as [`Cpu`], for every scheme, shape and slab. [`same_bytes`] is the suite that holds a backend to it.
 
 use crate::codec::{Codec, Slab, Tally, Unfit};
+use crate::convert::Budget;
 use crate::ggml::Type;
-use crate::{Result, Scheme};
+use crate::{Dtype, Result, Scheme};
 
-/// Something that encodes slabs.
+/// The tensor that slabs belong to, and what becomes of it.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// Its number in the plan.
+    pub tensor: usize,
+    /// The scheme.
+    pub scheme: Scheme,
+    /// Its shape.
+    pub shape: &'a [u64],
+    /// The codec of both.
+    pub codec: &'a dyn Codec,
+}
+
+/// Why a slab was not encoded or decoded.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Failure {
+    /// An element cannot be expressed.
+    Unfit(Unfit),
+    /// The device failed; a sentence.
+    Device(String),
+}
+
+impl From<Unfit> for Failure {
+    fn from(unfit: Unfit) -> Failure {
+        Failure::Unfit(unfit)
+    }
+}
+
+/// What became of a slab.
+pub type Encoded = std::result::Result<Tally, Failure>;
+
+/// Something that encodes and decodes slabs.
 pub trait Backend: Send + Sync {
     /// The name shown to people.
     fn name(&self) -> &str;
 
+    /// Elements of a slab that suit it.
+    fn slab(&self) -> u64 {
+        Budget::SLAB
+    }
+
+    /// Whether it wants numbers as they are stored: f32, f16 or bf16, little-endian, for [`Backend::encode_stored`].
+    fn takes_stored(&self) -> bool {
+        false
+    }
+
     /// Encodes a slab as [`Codec::encode`] does.
     ///
     /// # Errors
-    /// If an element cannot be expressed.
-    fn encode(&self, codec: &dyn Codec, slab: &Slab<'_>, x: &mut [f32], out: &mut [Vec<u8>]) -> std::result::Result<Tally, Unfit>;
+    /// If an element cannot be expressed, or the device fails.
+    fn encode(&self, target: &Target<'_>, slab: &Slab<'_>, x: &mut [f32], out: &mut [Vec<u8>]) -> Encoded;
+
+    /// The same from the bytes of numbers of type `dtype`.
+    ///
+    /// # Errors
+    /// As [`Backend::encode`].
+    fn encode_stored(&self, target: &Target<'_>, slab: &Slab<'_>, dtype: Dtype, x: &[u8], out: &mut [Vec<u8>]) -> Encoded {
+        self.encode(target, slab, &mut numbers(dtype, x), out)
+    }
+
+    /// Decodes elements as [`Codec::decode`] does.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn decode(&self, target: &Target<'_>, at: u64, parts: &[&[u8]], out: &mut [f32]) -> std::result::Result<(), Failure> {
+        target.codec.decode(at, parts, out);
+        Ok(())
+    }
+
+    /// What people should know when all is done, a sentence each.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// The numbers that are stored as `dtype`, a type of weights.
+pub fn numbers(dtype: Dtype, x: &[u8]) -> Vec<f32> {
+    let n = x.len() as u64 / dtype.n_bytes(1).unwrap_or(1).max(1);
+    let mut numbers = vec![0.0; n as usize];
+    if let Ok(codec) = Scheme::Dense(dtype).codec(&[n]) {
+        codec.decode(0, &[x], &mut numbers);
+    }
+    numbers
+}
+
+impl std::fmt::Debug for dyn Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// The processor: the scalar reference that every other backend is compared with.
@@ -26,8 +106,86 @@ impl Backend for Cpu {
         "cpu"
     }
 
-    fn encode(&self, codec: &dyn Codec, slab: &Slab<'_>, x: &mut [f32], out: &mut [Vec<u8>]) -> std::result::Result<Tally, Unfit> {
-        codec.encode(slab, x, out)
+    fn encode(&self, target: &Target<'_>, slab: &Slab<'_>, x: &mut [f32], out: &mut [Vec<u8>]) -> Encoded {
+        Ok(target.codec.encode(slab, x, out)?)
+    }
+}
+
+/// A backend whose work the CPU does again: one byte that differs is a failure.
+pub struct Verified {
+    /// The backend.
+    pub inner: &'static dyn Backend,
+    /// How many tensors, from the first on, are looked at.
+    pub tensors: usize,
+}
+
+impl Verified {
+    fn check(&self, target: &Target<'_>, slab: &Slab<'_>, mut x: Vec<f32>, tally: &Tally, out: &[Vec<u8>]) -> std::result::Result<(), Failure> {
+        let mut wanted = vec![Vec::new(); out.len()];
+        let wanted_tally = target.codec.encode(slab, &mut x, &mut wanted)?;
+        let parts = target.codec.parts().iter().zip(out.iter().zip(&wanted));
+        for (part, (found, wanted)) in parts {
+            if let Some(at) = (0..found.len().max(wanted.len())).find(|&i| found.get(i) != wanted.get(i)) {
+                let byte = |bytes: &[u8]| bytes.get(at).map_or("nothing".to_owned(), |byte| format!("{byte:#04x}"));
+                let (found, wanted, name, first) = (byte(found), byte(wanted), part.name, slab.at);
+                let place = format!("byte {at} of part '{name}' of the elements from {first} on");
+                return Err(Failure::Device(format!("{} and the CPU do not agree: {place} is {found}, and should be {wanted}", self.inner.name())));
+            }
+        }
+        if *tally != wanted_tally {
+            return Err(Failure::Device(format!("{} and the CPU do not count the same", self.inner.name())));
+        }
+        Ok(())
+    }
+}
+
+impl Backend for Verified {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn slab(&self) -> u64 {
+        self.inner.slab()
+    }
+
+    fn takes_stored(&self) -> bool {
+        self.inner.takes_stored()
+    }
+
+    fn encode(&self, target: &Target<'_>, slab: &Slab<'_>, x: &mut [f32], out: &mut [Vec<u8>]) -> Encoded {
+        let original = (target.tensor < self.tensors).then(|| x.to_vec());
+        let tally = self.inner.encode(target, slab, x, out)?;
+        original.map_or(Ok(()), |x| self.check(target, slab, x, &tally, out))?;
+        Ok(tally)
+    }
+
+    fn encode_stored(&self, target: &Target<'_>, slab: &Slab<'_>, dtype: Dtype, x: &[u8], out: &mut [Vec<u8>]) -> Encoded {
+        let tally = self.inner.encode_stored(target, slab, dtype, x, out)?;
+        if target.tensor < self.tensors {
+            self.check(target, slab, numbers(dtype, x), &tally, out)?;
+        }
+        Ok(tally)
+    }
+
+    fn decode(&self, target: &Target<'_>, at: u64, parts: &[&[u8]], out: &mut [f32]) -> std::result::Result<(), Failure> {
+        self.inner.decode(target, at, parts, out)?;
+        if target.tensor >= self.tensors {
+            return Ok(());
+        }
+        let mut wanted = vec![0.0; out.len()];
+        target.codec.decode(at, parts, &mut wanted);
+        let differ = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits() && !(a.is_nan() && b.is_nan());
+        match out.iter().zip(&wanted).position(differ) {
+            None => Ok(()),
+            Some(i) => {
+                let (name, found, wanted) = (self.inner.name(), out[i], wanted[i]);
+                Err(Failure::Device(format!("{name} and the CPU do not agree: element {} is {found:e}, and should be {wanted:e}", at + i as u64)))
+            }
+        }
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.inner.remarks()
     }
 }
 
@@ -89,6 +247,7 @@ pub fn same_bytes(backend: &dyn Backend) -> Result<Vec<String>> {
         let scheme: Scheme = text.parse().map_err(|e: crate::scheme::BadScheme| crate::Error::request(e.to_string()))?;
         for shape in shapes {
             let codec = scheme.codec(shape)?;
+            let target = Target { tensor: 0, scheme, shape, codec: &*codec };
             let x = difficult(shape.iter().product::<u64>() as usize);
             let known = codec
                 .scan(u64::MAX)
@@ -96,7 +255,7 @@ pub fn same_bytes(backend: &dyn Backend) -> Result<Vec<String>> {
             let known = known.transpose().unwrap_or_default().unwrap_or_default();
             let run = |backend: &dyn Backend| {
                 let mut out = vec![Vec::new(); codec.parts().len()];
-                let tally = backend.encode(&*codec, &Slab::new(&known, 0), &mut x.clone(), &mut out);
+                let tally = backend.encode(&target, &Slab::new(&known, 0), &mut x.clone(), &mut out);
                 (tally, out)
             };
             if run(backend) != run(&Cpu) {

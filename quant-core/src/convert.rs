@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use rayon::prelude::*;
 
 use crate::audit::{self, ErrorStats, Ordered};
-use crate::backend::{Backend, Cpu};
+use crate::backend::{Backend, Cpu, Failure, Target};
 use crate::codec::{Fill, Known, Slab, Tally, Unfit, slab_granule};
 use crate::plan::{PartFill, Plan, Planned};
 use crate::sink::{Observer, Sink};
@@ -164,7 +164,7 @@ impl<'a> Pass<'a> {
             });
             return Box::new(pieces.map(move |(part, bytes)| Ok(Job::Copy { tensor: index, source: planned.source, part, bytes })));
         }
-        match Work::new(self.source, index, planned) {
+        match Work::new(self.source, index, planned, self.backend) {
             Ok(work) => {
                 let work = Arc::new(work);
                 let slab = self.slab_of(&work);
@@ -195,12 +195,8 @@ impl<'a> Pass<'a> {
                 observer.advance(bytes.end - bytes.start);
             }
             Job::Encode(work, range) => {
-                work.decode(self.source, range.clone(), scratch)?;
                 work.weigh(range.clone(), scratch)?;
-                if let Some(audit) = &self.audit {
-                    audit.keep_numbers(work, range.clone(), scratch)?;
-                }
-                let tally = work.encode(self.backend, range.clone(), scratch)?;
+                let tally = self.encode(work, range.clone(), scratch)?;
                 work.write(sink, range.clone(), scratch)?;
                 if let Some(audit) = &self.audit {
                     let stats = audit::of_encoded(work, range.clone(), scratch)?;
@@ -215,11 +211,24 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
+    fn encode(&self, work: &Work<'_>, range: Range<u64>, scratch: &mut Scratch) -> Result<Tally> {
+        if self.audit.is_none()
+            && let Some(tally) = work.encode_stored(self.source, range.clone(), scratch)?
+        {
+            return Ok(tally);
+        }
+        work.decode(self.source, range.clone(), scratch)?;
+        if let Some(audit) = &self.audit {
+            audit.keep_numbers(work, range.clone(), scratch)?;
+        }
+        work.encode(range, scratch)
+    }
+
     /// The first pass; see [`Plan::scan`].
     pub(crate) fn scan(&self, plan: &Plan, keep_unfit: bool, observer: &dyn Observer) -> Result<Vec<(usize, std::result::Result<Known, Unfit>)>> {
         let mut todo = Vec::new();
         for (index, planned) in plan.tensors.iter().enumerate().filter(|(_, t)| !t.copied) {
-            let work = Work::new(self.source, index, planned)?;
+            let work = Work::new(self.source, index, planned, self.backend)?;
             if work.to.scan(self.slab).is_some() || (keep_unfit && planned.scheme.is_quantized()) {
                 todo.push(work);
             }
@@ -271,7 +280,7 @@ impl Audited<'_> {
         };
         let planned = Planned::seen(work.planned.source, &original.tensors()[work.planned.source], work.planned.view);
         let mut other = Scratch::default();
-        Work::new(original, work.index, &planned)?.decode(original, range, &mut other)?;
+        Work::new(original, work.index, &planned, work.backend())?.decode(original, range, &mut other)?;
         scratch.original = other.numbers;
         Ok(())
     }
@@ -316,6 +325,14 @@ pub fn encode(scheme: Scheme, shape: &[u64], x: &[f32]) -> Result<Vec<Vec<u8>>> 
 /// # Errors
 /// As [`encode`]; also if there are not as many weights as elements.
 pub fn encode_weighted(scheme: Scheme, shape: &[u64], x: &[f32], importance: Option<&[f32]>) -> Result<Vec<Vec<u8>>> {
+    encode_on(&Cpu, scheme, shape, x, importance)
+}
+
+/// [`encode_weighted`] by a backend.
+///
+/// # Errors
+/// As [`encode_weighted`]; also if the device fails.
+pub fn encode_on(backend: &dyn Backend, scheme: Scheme, shape: &[u64], x: &[f32], importance: Option<&[f32]>) -> Result<Vec<Vec<u8>>> {
     let codec = scheme.codec_of(shape, importance.is_some())?;
     if importance.is_some_and(|weights| weights.len() != x.len()) {
         return Err(Error::request("needs as many weights as elements"));
@@ -324,6 +341,10 @@ pub fn encode_weighted(scheme: Scheme, shape: &[u64], x: &[f32], importance: Opt
         return Err(Error::request(format!("shape {shape:?} does not have {} elements", x.len())));
     }
     let refused = |Unfit { index, value }| Error::NonFinite { tensor: String::new(), index, value, scheme: scheme.to_string() };
+    let failed = |failure| match failure {
+        Failure::Unfit(unfit) => refused(unfit),
+        Failure::Device(message) => Error::request(message),
+    };
     let known = match codec.scan(u64::MAX) {
         None => Known::Nothing,
         Some(mut scan) => {
@@ -332,7 +353,8 @@ pub fn encode_weighted(scheme: Scheme, shape: &[u64], x: &[f32], importance: Opt
         }
     };
     let mut out = vec![Vec::new(); codec.parts().len()];
-    codec.encode(&Slab { known: &known, at: 0, importance }, &mut x.to_vec(), &mut out).map_err(refused)?;
+    let target = Target { tensor: 0, scheme, shape, codec: &*codec };
+    backend.encode(&target, &Slab { known: &known, at: 0, importance }, &mut x.to_vec(), &mut out).map_err(failed)?;
     for (i, part) in codec.parts().iter().enumerate() {
         if let Fill::Whole { .. } = part.fill {
             out[i] = codec.whole(i, &known);
@@ -346,6 +368,14 @@ pub fn encode_weighted(scheme: Scheme, shape: &[u64], x: &[f32], importance: Opt
 /// # Errors
 /// If a part is missing or does not have the size that the shape needs.
 pub fn decode(scheme: Scheme, shape: &[u64], parts: &[Vec<u8>]) -> Result<Vec<f32>> {
+    decode_on(&Cpu, scheme, shape, parts)
+}
+
+/// [`decode`] by a backend.
+///
+/// # Errors
+/// As [`decode`]; also if the device fails.
+pub fn decode_on(backend: &dyn Backend, scheme: Scheme, shape: &[u64], parts: &[Vec<u8>]) -> Result<Vec<f32>> {
     let codec = scheme.codec(shape)?;
     let sizes_fit = codec.parts().len() == parts.len() && codec.parts().iter().zip(parts).all(|(p, b)| p.n_bytes() == b.len() as u64);
     if !sizes_fit {
@@ -353,8 +383,12 @@ pub fn decode(scheme: Scheme, shape: &[u64], parts: &[Vec<u8>]) -> Result<Vec<f3
     }
     let mut out = vec![0.0; shape.iter().product::<u64>() as usize];
     let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-    codec.decode(0, &parts, &mut out);
-    Ok(out)
+    let target = Target { tensor: 0, scheme, shape, codec: &*codec };
+    match backend.decode(&target, 0, &parts, &mut out) {
+        Ok(()) => Ok(out),
+        Err(Failure::Unfit(Unfit { index, value })) => Err(Error::NonFinite { tensor: String::new(), index, value, scheme: scheme.to_string() }),
+        Err(Failure::Device(message)) => Err(Error::request(message)),
+    }
 }
 
 #[cfg(test)]

@@ -1,52 +1,146 @@
-//! Where slabs are encoded: the seam between the conversion loop and a GPU.
+//! quant's maths as CUDA kernels, with the bytes of the CPU.
 //!
-//! A backend encodes slabs with the bytes of the CPU. The loop does not know which one it drives:
+//! | file | what |
+//! |---|---|
+//! | `kernels/*.cu` | the kernels, one file a family of schemes |
+//! | `ptx/*.ptx` | what `cargo xtask kernels` made of them; part of the program |
+//! | [`run`] | which kernels do a slab, over a [`queue::Queue`] |
+//! | `gpu` | the driver and the [`Backend`]; only with the feature `driver` |
+//!
+//! The driver is loaded when it is asked for. Without one, everything else works:
 //!
 //! ```
-//! use quant_cuda::{Backend, Choice};
+//! use quant_cuda::{Choice, Settings};
 //!
-//! let backend = quant_cuda::open(Choice::Auto).unwrap();
-//! assert_eq!(backend.name(), "cpu"); // no kernels are built into this version
-//! assert!(quant_core::backend::same_bytes(backend).unwrap().is_empty());
+//! let opened = quant_cuda::open(Choice::Cpu, Settings::default()).unwrap();
+//! assert_eq!(opened.backend.name(), "cpu");
 //! ```
-//!
-//! This version holds no kernels: [`Choice::Auto`] gives the CPU and [`Choice::Cuda`] is refused, saying so.
 
 #![warn(clippy::unwrap_used)]
 
+#[cfg(feature = "driver")]
+mod gpu;
+pub mod ptx;
 pub mod queue;
 pub mod run;
 
 pub use quant_core::backend::{Backend, Cpu, same_bytes};
 use quant_core::{Error, Result};
 
+/// Without the driver.
+#[cfg(not(feature = "driver"))]
+mod gpu {
+    use crate::queue::DeviceError;
+    use crate::{Backend, Devices, Settings};
+
+    fn absent() -> DeviceError {
+        DeviceError::Failed("this program was built without CUDA".into())
+    }
+
+    pub(crate) fn open(_: &Settings) -> Result<&'static dyn Backend, DeviceError> {
+        Err(absent())
+    }
+
+    pub(crate) fn devices() -> Result<Devices, DeviceError> {
+        Err(absent())
+    }
+}
+
 /// Which backend is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The fastest there is. Never fails for lack of a GPU.
-    #[default]
+    /// A GPU if there is one, else the CPU. Never fails for lack of a GPU.
     Auto,
     /// The CPU.
+    #[default]
     Cpu,
     /// A GPU, or an error.
     Cuda,
 }
 
-/// Opens a backend.
+/// How a GPU is used.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The number of the device.
+    pub ordinal: u32,
+    /// Bytes of its memory at most, for all streams together.
+    pub memory: usize,
+    /// Streams: as many slabs are copied and computed at a time.
+    pub streams: usize,
+    /// Whether the CPU goes on where the GPU fails.
+    pub falls_back: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { ordinal: 0, memory: 128 << 20, streams: 2, falls_back: false }
+    }
+}
+
+/// A backend, open until the program ends.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The backend.
+    pub backend: &'static dyn Backend,
+    /// Why it is not the GPU, if that was to be tried.
+    pub note: Option<String>,
+}
+
+/// Opens a backend. `settings.falls_back` is what `choice` says.
 ///
 /// # Errors
-/// If a GPU is asked for: this version has no kernels.
-pub fn open(choice: Choice) -> Result<&'static dyn Backend> {
-    match choice {
-        Choice::Auto | Choice::Cpu => Ok(&Cpu),
-        Choice::Cuda => Err(Error::request("this version of quant has no CUDA kernels; use the cpu")),
+/// If a GPU is asked for, and there is none that can be used.
+pub fn open(choice: Choice, settings: Settings) -> Result<Opened> {
+    let cpu = |note| Opened { backend: &Cpu, note };
+    if choice == Choice::Cpu {
+        return Ok(cpu(None));
     }
+    match gpu::open(&Settings { falls_back: choice == Choice::Auto, ..settings }) {
+        Ok(backend) => Ok(Opened { backend, note: None }),
+        Err(error) if choice == Choice::Auto => Ok(cpu(Some(format!("{error}; the CPU does the work")))),
+        Err(error) => Err(Error::request(format!("--device cuda: {error}; use --device auto or --device cpu"))),
+    }
+}
+
+/// What the driver has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Devices {
+    /// The newest CUDA that the driver knows, such as (12, 8).
+    pub cuda: (i32, i32),
+    /// The devices.
+    pub found: Vec<Info>,
+}
+
+/// What is known of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Its number.
+    pub ordinal: u32,
+    /// Its name.
+    pub name: String,
+    /// Its compute capability, such as (9, 0).
+    pub capability: (i32, i32),
+    /// Its memory in bytes.
+    pub memory: u64,
+    /// Its multiprocessors.
+    pub multiprocessors: i32,
+}
+
+/// The least compute capability that the kernels run on.
+pub const LEAST_CAPABILITY: (i32, i32) = (7, 5);
+
+/// What the driver has.
+///
+/// # Errors
+/// If there is no driver, it is too old, or it does not answer.
+pub fn devices() -> std::result::Result<Devices, queue::DeviceError> {
+    gpu::devices()
 }
 
 #[cfg(test)]
 mod tests {
-    use quant_core::Codec;
-    use quant_core::codec::{Slab, Tally, Unfit};
+    use quant_core::backend::{Encoded, Target, Verified};
+    use quant_core::codec::Slab;
 
     use super::*;
 
@@ -58,8 +152,8 @@ mod tests {
             "wrong"
         }
 
-        fn encode(&self, codec: &dyn Codec, slab: &Slab<'_>, x: &mut [f32], out: &mut [Vec<u8>]) -> std::result::Result<Tally, Unfit> {
-            let tally = codec.encode(slab, x, out)?;
+        fn encode(&self, target: &Target<'_>, slab: &Slab<'_>, x: &mut [f32], out: &mut [Vec<u8>]) -> Encoded {
+            let tally = target.codec.encode(slab, x, out)?;
             if let Some(last) = out[0].last_mut() {
                 *last ^= 1;
             }
@@ -73,6 +167,21 @@ mod tests {
         // Every scheme in four shapes, every block type of ggml in three.
         let cases = 4 * quant_core::backend::SCHEMES.len() + 3 * quant_core::ggml::Type::all().count();
         assert_eq!(same_bytes(&Wrong).unwrap().len(), cases);
-        assert!(open(Choice::Cuda).is_err());
+    }
+
+    #[test]
+    fn one_wrong_bit_is_a_failure_in_tensors_that_are_verified() {
+        let shape = [4, 64];
+        let codec = quant_core::Scheme::Int8.codec(&shape).unwrap();
+        let of = |tensor, inner| {
+            let target = Target { tensor, scheme: quant_core::Scheme::Int8, shape: &shape, codec: &*codec };
+            let known = quant_core::codec::Known::Nothing;
+            let x = quant_core::backend::difficult(256);
+            Verified { inner, tensors: 2 }.encode(&target, &Slab::new(&known, 0), &mut x.clone(), &mut vec![Vec::new(); 2])
+        };
+        assert!(of(1, &Cpu).is_ok());
+        let quant_core::backend::Failure::Device(message) = of(1, &Wrong).unwrap_err() else { panic!("no failure of the device") };
+        assert!(message.starts_with("wrong and the CPU do not agree: byte 255 of part 'weight' of the elements from 0 on is 0x"), "{message}");
+        assert!(of(2, &Wrong).is_ok());
     }
 }

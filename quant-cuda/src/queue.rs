@@ -37,11 +37,19 @@ pub struct Kernel {
 
 /// Why a device did not do its work.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceError(pub String);
+pub enum DeviceError {
+    /// There is no room for what is to be done.
+    Full,
+    /// It failed; what happened.
+    Failed(String),
+}
 
 impl fmt::Display for DeviceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            DeviceError::Full => f.write_str("there is no room left in the memory of the device"),
+            DeviceError::Failed(message) => f.write_str(message),
+        }
     }
 }
 

@@ -308,7 +308,7 @@ pub fn run(checkpoint: &Checkpoint, plan: &mut Plan, request: &Request, output: 
     check(checkpoint, plan, request, output)?;
     refuse_damaged(checkpoint, observer)?;
     plan.scan(checkpoint, &request.budget, request.keep_unfit, observer).map_err(|e| e.of(&checkpoint.path))?;
-    let pass = Pass::new(checkpoint, plan, &request.budget)?;
+    let pass = Pass::new(checkpoint, plan, &request.budget)?.on(request.backend);
     let original = checkpoint.original.as_deref().map(|original| original as &dyn Source);
     let pass = if request.audit { pass.audited(plan, original) } else { pass };
     let beside = side_files(checkpoint, plan, request)?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use quant_core::backend::{Backend, Cpu};
 use quant_core::convert::Budget;
 use quant_core::recipe::Recipe;
 use quant_core::{Error, Result, Scheme};
@@ -86,6 +87,8 @@ pub struct Request {
     pub audit: bool,
     /// Memory and threads.
     pub budget: Budget,
+    /// Where numbers are encoded.
+    pub backend: &'static dyn Backend,
 }
 
 impl Request {
@@ -106,6 +109,7 @@ impl Request {
             keep_unfit: false,
             audit: false,
             budget: Budget::default(),
+            backend: &Cpu,
         }
     }
 }

@@ -6,6 +6,8 @@ whole file. Defaults: the same keys from a config.json that says only what the c
 from the type of the checkpoint: names, types and bytes of the tensors as at first; transformers loads the folder without a
 missing or unexpected tensor; its logits are exactly those of the first checkpoint.
 
+`quant audit` of folder and f32 file: no error at all. Of folder and the file of `--type q8_0`: the figures of `--type q8_0` on the folder.
+
 All parameters are random normal, norms and biases too: what is permuted, transposed or shifted wrongly shows.
 
 Needs torch==2.15.0 transformers==5.23.0 gguf (of the same llama.cpp) sentencepiece safetensors.
@@ -438,6 +440,7 @@ def check(case, args, reference, folder):
         if not problems and not row["files"][outtype]:
             problems = ["only padding or the header differ"]
         row["problems"] += [f"{outtype}: {problem}" for problem in problems]
+    check_audit(case, args, folder, source, row)
     if case.comes_back:
         back(case, args, folder, source, row)
     if next(other for other in CASES if other.model == case.model) is case:
@@ -461,6 +464,33 @@ def back(case, args, folder, source, row):
     equal, more = compare_logits(case, target, source)
     row["back"], row["logits"] = f"{same}/{total}", "equal" if equal else "no"
     row["problems"] += problems + more
+
+
+def audit(binary, *arguments):
+    done = subprocess.run([str(binary), "audit", *map(str, arguments), "--json"], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"audit {' '.join(map(str, arguments))}\n{done.stderr.strip()}")
+    return json.loads(done.stdout)["schemes"][0]["tensors"]
+
+
+def check_audit(case, args, folder, source, row):
+    """Names, permutations and stacking are undone: what is the same model has no error, and q8_0 that of q8_0."""
+    exact, coarse = folder / f"{case.name}-f32.quant.gguf", folder / f"{case.name}-audited.gguf"
+    try:
+        if exact.exists():
+            tensors = audit(args.quant, source, exact)
+            row["problems"] += [f"audit: {t['name']} has an error" for t in tensors if not t["metrics"]["exact"]]
+            row["audited"] = len(tensors)
+        quant(args.quant, source, coarse, "--type", "q8_0", "--force")
+        written, tried = audit(args.quant, source, coarse), audit(args.quant, source, "--type", "q8_0")
+    except RuntimeError as error:
+        row["problems"].append(f"audit: {error}")
+        return
+    figures = lambda tensors: {t["name"]: (t["metrics"], t["weights"], t["worst_blocks"]) for t in tensors}
+    if figures(written) != figures(tried):
+        row["problems"].append("audit: q8_0 written and tried have other figures")
+    if all(t["metrics"]["exact"] for t in written):
+        row["problems"].append("audit: q8_0 has no error")
 
 
 def check_defaults(case, args, reference, folder, source, row):
@@ -545,7 +575,7 @@ def main():
             rows.append(check(case, args, reference, folder))
         row = rows[-1]
         files = " ".join(f"{o}:{'same' if same else 'DIFFERS'}" for o, same in row["files"].items())
-        print(f"{case.name:18} tensors {row['tensors']:8} keys {row['keys']:8} defaults {row['defaults']:8} {files}  back {row['back']} logits {row['logits']}", flush=True)
+        print(f"{case.name:18} tensors {row['tensors']:8} keys {row['keys']:8} defaults {row['defaults']:8} {files}  audited {row.get('audited', 0)}  back {row['back']} logits {row['logits']}", flush=True)
         for problem in row["problems"][:20]:
             print("    " + problem)
         if len(row["problems"]) > 20:

@@ -15,6 +15,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use quant_core::audit::{Audit, ErrorStats};
+use quant_core::backend::Backend;
 use quant_core::convert::Budget;
 use quant_core::recipe::pattern;
 use quant_core::source::Tensor;
@@ -25,6 +26,7 @@ use quant_formats::input::Identity;
 use quant_formats::output::Staged;
 use regex::Regex;
 
+use crate::device;
 use crate::progress::Progress;
 use crate::report::{FAILED, Outcome, complain, complain_in_json, note};
 use args::AuditArgs;
@@ -40,7 +42,8 @@ const VERSION: u32 = 1;
 /// What the ways of measuring share.
 pub struct Session<'a> {
     pub args: &'a AuditArgs,
-    pub audit: Audit,
+    pub audit: Audit<'static>,
+    pub backend: &'static dyn Backend,
     pub budget: Budget,
     pub beside: Beside,
     pub only: Option<Regex>,
@@ -62,6 +65,7 @@ pub fn run(args: &AuditArgs) -> Result<Outcome> {
         (None, _) => session.tried()?,
     };
     session.progress.finish();
+    report.notes.extend(device::remarks(session.backend));
     for condition in &conditions {
         match condition.of(&report) {
             Ok(failed) => report.failed.extend(failed),
@@ -145,7 +149,8 @@ impl<'a> Session<'a> {
             importance: args.imatrix.as_deref().map(|path| ImportanceMatrix::open(path, args.io.into())).transpose()?,
             activations: args.activations.as_deref().map(|path| audit::open_activations(path, args.io.into())).transpose()?,
         };
-        Ok(Session { args, audit: Audit::new(&budget, args.spectral)?, budget, beside, only, progress: Progress::default() })
+        let backend = args.device.open()?;
+        Ok(Session { args, audit: Audit::new(&budget, args.spectral)?.on(backend), backend, budget, beside, only, progress: Progress::default() })
     }
 
     /// Whether a tensor of this name is wanted.

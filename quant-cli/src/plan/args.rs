@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args as ClapArgs};
 
 use crate::args::Io;
+use crate::device::DeviceArgs;
 use crate::size::parse as size;
 
 const HELP: &str = "\
@@ -66,6 +67,9 @@ pub struct PlanArgs {
     /// How to read files
     #[arg(long, value_enum, default_value_t)]
     pub io: Io,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a comment here would be shown as the help of the command")]
+    pub device: DeviceArgs,
 }
 
 fn bits(text: &str) -> Result<f64, String> {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quant_core::audit::{ErrorStats, Rows};
+use quant_core::backend::Backend;
 use quant_core::source::Source;
 use quant_core::{Error, Result, Scheme};
 use quant_formats::Checkpoint;
@@ -30,6 +31,7 @@ impl Costs {
         wanted: &BTreeMap<usize, BTreeSet<String>>,
         beside: &Beside,
         full: bool,
+        backend: &dyn Backend,
         progress: &crate::progress::Progress,
     ) -> Result<Costs> {
         use quant_core::sink::Observer;
@@ -38,7 +40,7 @@ impl Costs {
             if progress.cancelled() {
                 return Err(Error::Cancelled);
             }
-            let found = of_tensor(checkpoint, index, schemes, beside, full)?;
+            let found = of_tensor(checkpoint, index, schemes, beside, full, backend)?;
             progress.advance(1);
             Ok(found)
         };
@@ -59,7 +61,14 @@ impl Costs {
 
 type Measured = (Vec<((usize, String), f64)>, u64, u64);
 
-fn of_tensor(checkpoint: &Checkpoint, index: usize, schemes: &BTreeSet<String>, beside: &Beside, full: bool) -> Result<Measured> {
+fn of_tensor(
+    checkpoint: &Checkpoint,
+    index: usize,
+    schemes: &BTreeSet<String>,
+    beside: &Beside,
+    full: bool,
+    backend: &dyn Backend,
+) -> Result<Measured> {
     let source: &Checkpoint = checkpoint.original.as_deref().unwrap_or(checkpoint);
     let tensor = &checkpoint.tensors[index];
     let columns = tensor.shape.last().copied().unwrap_or(1).max(1);
@@ -69,10 +78,10 @@ fn of_tensor(checkpoint: &Checkpoint, index: usize, schemes: &BTreeSet<String>, 
     let mut stats: BTreeMap<&String, ErrorStats> = schemes.iter().map(|scheme| (scheme, ErrorStats::default())).collect();
     let named = |e: Error| if let Error::NonFinite { index, value, .. } = e { unfit(checkpoint, tensor, index, value) } else { e };
     for piece in rows.chunks((SAMPLE / columns).max(1) as usize) {
-        let read = Rows::read(source, index, piece, importance.as_deref())?;
+        let read = Rows::read(source, index, piece, importance.as_deref(), backend)?;
         for (scheme, total) in &mut stats {
             let scheme: Scheme = scheme.parse().map_err(|e: quant_core::scheme::BadScheme| Error::request(e.to_string()))?;
-            total.merge(&read.under(scheme, matches!(scheme, Scheme::Ggml(_))).map_err(named)?);
+            total.merge(&read.under(scheme, matches!(scheme, Scheme::Ggml(_)), backend).map_err(named)?);
         }
     }
     let error = |stats: &ErrorStats| stats.output_error().or(stats.relative()).unwrap_or(1.0);

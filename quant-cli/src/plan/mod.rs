@@ -22,6 +22,7 @@ use quant_formats::{Checkpoint, Opening};
 use regex::Regex;
 
 use crate::audit::tried::mix;
+use crate::device;
 use crate::progress::Progress;
 use crate::report::{Outcome, json, note};
 use args::PlanArgs;
@@ -55,16 +56,18 @@ pub fn run(args: &PlanArgs) -> Result<Outcome> {
         Staged::check(path, false, 0, args.force, &inputs(args)?)?;
     }
     let checkpoint = open(args, is_gguf)?;
+    let backend = args.device.open()?;
     let base = plan(&checkpoint, if is_gguf { Wanted::Mix(BASE, &beside) } else { Wanted::Scheme(schemes[0]) })?;
     let open = choices(&checkpoint, &base, &schemes, &weights, &kept, beside.importance.is_some())?;
     let fixed = if is_gguf { fixed_mixes(&checkpoint, &beside) } else { Vec::new() };
     let progress = Progress::default();
     let wanted = wanted(&base, &open, &fixed);
-    let costs = pool(args)?.install(|| Costs::measure(&checkpoint, &wanted, &beside, args.full, &progress))?;
+    let costs = pool(args)?.install(|| Costs::measure(&checkpoint, &wanted, &beside, args.full, backend, &progress))?;
     progress.finish();
     checkpoint.check_unchanged()?;
     let solved = solve(args, &checkpoint, &base, &open, &costs, is_gguf)?;
-    let report = described(args, &checkpoint, &base, &open, &costs, &fixed, solved)?;
+    let mut report = described(args, &checkpoint, &base, &open, &costs, &fixed, solved)?;
+    report.notes.extend(device::remarks(backend));
     if let Some(path) = &args.recipe {
         write(args, path, &report.recipe(is_gguf.then_some(BASE)))?;
     }

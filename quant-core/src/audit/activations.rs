@@ -71,6 +71,12 @@ mod tests {
         // E = [[0.5, 0], [0, 1]], W = [[1, 2], [3, 4]].
         let sums = x.outputs(&[1.0, 2.0, 3.0, 4.0], &[1.5, 2.0, 3.0, 5.0]);
         assert_eq!(sums, [0.25 + 0.25 + 4.0 + 0.25, 25.0 + 0.0 + 121.0 + 1.0]);
+        // Seven columns: more than the four lanes. E = [1, 2, …, 7]·2⁻³, W = [7, …, 1], X = [1, −2, 3, −4, 5, −6, 7].
+        let x = Activations::new(7, (1..8).map(|i| if i % 2 == 0 { -i as f32 } else { i as f32 }).collect()).unwrap();
+        let w: Vec<f32> = (1..8).rev().map(|i| i as f32).collect();
+        let q: Vec<f32> = w.iter().zip(1..8).map(|(w, i)| w + i as f32 / 8.0).collect();
+        // xE = (1 − 4 + 9 − 16 + 25 − 36 + 49)/8 = 28/8; xW = 7 − 12 + 15 − 16 + 15 − 12 + 7 = 4.
+        assert_eq!(x.outputs(&w, &q), [(28.0f64 / 8.0).powi(2), 16.0]);
         assert!(Activations::new(2, vec![1.0; 3]).is_err());
         assert!(Activations::new(1, vec![f32::NAN]).is_err());
     }

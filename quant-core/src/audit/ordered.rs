@@ -45,13 +45,14 @@ mod tests {
         };
         let mut forth = Ordered::default();
         let mut back = Ordered::default();
-        let pieces = [0.1, 0.7, 1e17, 3.0];
+        // From the left: 1e16 + 1 is 1e16, and 1 is left. Any other order gives another sum.
+        let pieces = [1e16, 1.0, -1e16, 1.0];
         for i in 0..4 {
             forth.add(i..i + 1, stats(pieces[i as usize]));
             back.add(3 - i..4 - i, stats(pieces[3 - i as usize]));
         }
         let (forth, back) = (forth.take(), back.take());
         assert_eq!(forth, back);
-        assert_eq!((forth.sum_e, forth.max_at), (0.1 + 0.7 + 1e17 + 3.0, 0));
+        assert_eq!((forth.sum_e, forth.max_at), (1.0, 1e16 as u64));
     }
 }

@@ -10,7 +10,7 @@ use super::sketch::Counting;
 use super::spectral::{self, Product};
 use super::stats::{BLOCK, SlabStats};
 use super::{Activations, ErrorStats};
-use crate::backend::Cpu;
+use crate::backend::{Backend, Cpu};
 use crate::codec::slab_granule;
 use crate::convert::{Budget, Scratch, Work, steps};
 use crate::plan::{Planned, View};
@@ -62,7 +62,8 @@ pub struct Subject<'a> {
 }
 
 /// Measures tensors.
-pub struct Audit {
+pub struct Audit<'a> {
+    backend: &'a dyn Backend,
     pool: rayon::ThreadPool,
     slab: u64,
     spectral: bool,
@@ -98,19 +99,25 @@ impl Buffers {
     }
 }
 
-impl Audit {
+impl<'a> Audit<'a> {
     /// An audit that keeps to `budget`; with `spectral` it also finds ‖E‖₂ of matrices, which reads them many times.
     ///
     /// # Errors
     /// If threads cannot be started.
-    pub fn new(budget: &Budget, spectral: bool) -> Result<Audit> {
+    pub fn new(budget: &Budget, spectral: bool) -> Result<Audit<'a>> {
         let slab = Budget::SLAB.min(budget.slab).max(8);
         // Two sides, each with what a conversion needs.
         let fitting = (budget.memory / (48 * slab)).max(1) as usize;
         let threads = budget.threads.clamp(1, fitting);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = pool.map_err(|e| Error::request(format!("cannot start {threads} threads: {e}")))?;
-        Ok(Audit { pool, slab, spectral, buffers: Mutex::default() })
+        Ok(Audit { backend: &Cpu, pool, slab, spectral, buffers: Mutex::default() })
+    }
+
+    /// The same audit with slabs decoded, and encoded where that is tried, by `backend`.
+    #[must_use]
+    pub fn on(self, backend: &'a dyn Backend) -> Audit<'a> {
+        Audit { backend, ..self }
     }
 
     /// The errors of each subject, in order.
@@ -129,7 +136,7 @@ impl Audit {
     /// If a tensor cannot be read.
     pub fn complete(&self, subjects: &[Subject<'_>], stats: &mut [ErrorStats]) -> Result<()> {
         let complete = |(subject, stats): (&Subject<'_>, &mut ErrorStats)| {
-            let works = Works::new(subject, &subject.reference.planned)?;
+            let works = Works::new(subject, &subject.reference.planned, self.backend)?;
             stats.outliers = self.outliers(&works, stats)?;
             Ok(())
         };
@@ -139,7 +146,7 @@ impl Audit {
     fn one(&self, subject: &Subject<'_>, observer: &dyn Observer) -> Result<ErrorStats> {
         let mut planned = subject.reference.planned.clone();
         planned.importance = subject.importance.clone();
-        let works = Works::new(subject, &planned)?;
+        let works = Works::new(subject, &planned, self.backend)?;
         let rows = works.slab_of_rows(self.slab);
         let activations = subject.activations.as_ref().filter(|_| rows.is_some()).map(|read| read()).transpose()?;
         let activations = activations.as_ref();
@@ -231,15 +238,15 @@ impl Audit {
 }
 
 impl<'s> Works<'s> {
-    fn new(subject: &'s Subject<'_>, reference: &'s Planned) -> Result<Works<'s>> {
+    fn new(subject: &'s Subject<'_>, reference: &'s Planned, backend: &'s dyn Backend) -> Result<Works<'s>> {
         let from = subject.reference.source;
         let candidate = match &subject.candidate {
             Candidate::Same => Other::Same,
-            Candidate::Stored(seen) => Other::Stored(Work::new(seen.source, 0, &seen.planned)?, seen.source),
-            Candidate::Encoded(source, planned) => Other::Encoded(Work::new(*source, 0, planned)?, *source),
+            Candidate::Stored(seen) => Other::Stored(Work::new(seen.source, 0, &seen.planned, backend)?, seen.source),
+            Candidate::Encoded(source, planned) => Other::Encoded(Work::new(*source, 0, planned, backend)?, *source),
         };
         let columns = reference.shape.last().copied().unwrap_or(1).max(1);
-        Ok(Works { reference: Work::new(from, 0, reference)?, from, candidate, columns })
+        Ok(Works { reference: Work::new(from, 0, reference, backend)?, from, candidate, columns })
     }
 
     fn is_matrix(&self) -> bool {
@@ -284,7 +291,7 @@ impl<'s> Works<'s> {
             Other::Encoded(work, source) => {
                 work.decode(*source, range.clone(), &mut buffers.candidate)?;
                 work.weigh(range.clone(), &mut buffers.candidate)?;
-                work.encode(&Cpu, range.clone(), &mut buffers.candidate)?;
+                work.encode(range.clone(), &mut buffers.candidate)?;
                 work.decode_encoded(range, &buffers.candidate, &mut buffers.decoded)
             }
         }

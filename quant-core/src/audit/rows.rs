@@ -3,7 +3,8 @@
 use super::ErrorStats;
 use super::measure::{Piece, measure};
 use super::sketch::Counting;
-use crate::convert::{Scratch, Work, decode, encode_weighted};
+use crate::backend::Backend;
+use crate::convert::{Scratch, Work, decode_on, encode_on};
 use crate::plan::{Planned, View};
 use crate::source::{Importance, Source};
 use crate::{Result, Scheme};
@@ -31,10 +32,10 @@ impl Rows {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn read(source: &dyn Source, index: usize, rows: &[u64], importance: Option<&dyn Importance>) -> Result<Rows> {
+    pub fn read(source: &dyn Source, index: usize, rows: &[u64], importance: Option<&dyn Importance>, backend: &dyn Backend) -> Result<Rows> {
         let tensor = &source.tensors()[index];
         let planned = Planned::seen(index, tensor, View::Whole);
-        let work = Work::new(source, 0, &planned)?;
+        let work = Work::new(source, 0, &planned, backend)?;
         let columns = tensor.shape.last().copied().unwrap_or(1).max(1);
         let per_expert = tensor.shape.iter().rev().nth(1).copied().unwrap_or(1).max(1);
         let n = rows.len() * columns as usize;
@@ -56,10 +57,10 @@ impl Rows {
     ///
     /// # Errors
     /// If the scheme does not fit rows of this length, or a number cannot be expressed.
-    pub fn under(&self, scheme: Scheme, is_weighted: bool) -> Result<ErrorStats> {
+    pub fn under(&self, scheme: Scheme, is_weighted: bool, backend: &dyn Backend) -> Result<ErrorStats> {
         let importance = self.importance.as_deref();
-        let parts = encode_weighted(scheme, &self.shape, &self.numbers, importance.filter(|_| is_weighted))?;
-        let decoded = decode(scheme, &self.shape, &parts)?;
+        let parts = encode_on(backend, scheme, &self.shape, &self.numbers, importance.filter(|_| is_weighted))?;
+        let decoded = decode_on(backend, scheme, &self.shape, &parts)?;
         let piece = Piece { at: 0, columns: self.shape[1], w: &self.numbers, q: &decoded, importance, noise: None };
         let mut stats = ErrorStats::default();
         stats.add(&measure(&piece, &mut Counting::new()));

@@ -5,12 +5,12 @@ use std::ops::Range;
 
 use super::steps;
 use crate::audit::BLOCK;
-use crate::backend::Backend;
+use crate::backend::{Backend, Failure, Target};
 use crate::codec::{Codec, Fill, Known, Measured, Part, Scan, Slab, Tally, Unfit};
 use crate::plan::{Planned, View};
 use crate::sink::Sink;
 use crate::source::{Source, Tensor};
-use crate::{Error, Result, Scheme};
+use crate::{Dtype, Error, Result, Scheme};
 
 /// One tensor to be encoded, with its codecs.
 pub(crate) struct Work<'a> {
@@ -19,6 +19,7 @@ pub(crate) struct Work<'a> {
     pub(crate) tensor: &'a Tensor,
     from: Box<dyn Codec>,
     pub(crate) to: Box<dyn Codec>,
+    backend: &'a dyn Backend,
 }
 
 /// Buffers that a thread keeps from slab to slab.
@@ -34,11 +35,11 @@ pub(crate) struct Scratch {
 }
 
 impl<'a> Work<'a> {
-    pub(crate) fn new(source: &'a dyn Source, index: usize, planned: &'a Planned) -> Result<Work<'a>> {
+    pub(crate) fn new(source: &'a dyn Source, index: usize, planned: &'a Planned, backend: &'a dyn Backend) -> Result<Work<'a>> {
         let tensor = &source.tensors()[planned.source];
         let from = tensor.scheme.codec(&tensor.shape)?;
         let to = planned.codec()?;
-        Ok(Work { index, planned, tensor, from, to })
+        Ok(Work { index, planned, tensor, from, to, backend })
     }
 
     /// The bytes of the source that a range of elements stands for, in reports of progress.
@@ -82,8 +83,8 @@ impl<'a> Work<'a> {
             source.read(self.planned.source, i, bytes.start, buffer)?;
         }
         let slices: Vec<&[u8]> = buffers[..parts.len()].iter().map(Vec::as_slice).collect();
-        self.from.decode(at, &slices, out);
-        Ok(())
+        let target = Target { tensor: self.index, scheme: self.tensor.scheme, shape: &self.tensor.shape, codec: &*self.from };
+        self.backend.decode(&target, at, &slices, out).map_err(|failure| self.failed(failure))
     }
 
     /// Decodes a range of the transpose of a matrix: for each row of the source the columns that the range needs.
@@ -130,12 +131,45 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    pub(crate) fn encode(&self, backend: &dyn Backend, range: Range<u64>, scratch: &mut Scratch) -> Result<Tally> {
+    pub(crate) fn encode(&self, range: Range<u64>, scratch: &mut Scratch) -> Result<Tally> {
         scratch.out.resize_with(self.to.parts().len(), Vec::new);
-        let importance = self.planned.importance.is_some().then_some(&scratch.importance[..]);
-        let slab = Slab { known: &self.planned.known, at: range.start, importance };
-        let tally = backend.encode(&*self.to, &slab, &mut scratch.numbers, &mut scratch.out);
-        tally.map_err(|unfit| self.refused(unfit))
+        let slab = self.slab(range.start, &scratch.importance);
+        self.backend.encode(&self.target(), &slab, &mut scratch.numbers, &mut scratch.out).map_err(|failure| self.failed(failure))
+    }
+
+    /// Encodes the elements of `range` from their stored bytes, if the backend can.
+    pub(crate) fn encode_stored(&self, source: &dyn Source, range: Range<u64>, scratch: &mut Scratch) -> Result<Option<Tally>> {
+        let Scheme::Dense(dtype @ (Dtype::F32 | Dtype::F16 | Dtype::BF16)) = self.tensor.scheme else { return Ok(None) };
+        if !self.backend.takes_stored() || self.planned.view != View::Whole {
+            return Ok(None);
+        }
+        scratch.out.resize_with(self.to.parts().len(), Vec::new);
+        scratch.parts.resize_with(1, Vec::new);
+        let bytes = self.from.parts()[0].decoded(range.clone());
+        scratch.parts[0].resize((bytes.end - bytes.start) as usize, 0);
+        source.read(self.planned.source, 0, bytes.start, &mut scratch.parts[0])?;
+        let slab = self.slab(range.start, &scratch.importance);
+        let done = self.backend.encode_stored(&self.target(), &slab, dtype, &scratch.parts[0], &mut scratch.out);
+        done.map(Some).map_err(|failure| self.failed(failure))
+    }
+
+    pub(crate) fn backend(&self) -> &'a dyn Backend {
+        self.backend
+    }
+
+    fn target(&self) -> Target<'_> {
+        Target { tensor: self.index, scheme: self.planned.scheme, shape: &self.planned.shape, codec: &*self.to }
+    }
+
+    fn slab<'s>(&'s self, at: u64, importance: &'s [f32]) -> Slab<'s> {
+        Slab { known: &self.planned.known, at, importance: self.planned.importance.is_some().then_some(importance) }
+    }
+
+    fn failed(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::Unfit(unfit) => self.refused(unfit),
+            Failure::Device(message) => Error::request(format!("tensor '{}': {message}", self.planned.name)),
+        }
     }
 
     pub(crate) fn write(&self, sink: &dyn Sink, range: Range<u64>, scratch: &Scratch) -> Result<()> {
@@ -165,7 +199,7 @@ impl<'a> Work<'a> {
         };
         let parts = self.to.parts().iter().enumerate().map(bytes).collect::<Result<Vec<Cow<'_, [u8]>>>>()?;
         let parts: Vec<&[u8]> = parts.iter().map(|part| &part[..]).collect();
-        self.to.decode(range.start, &parts, out);
+        self.backend.decode(&self.target(), range.start, &parts, out).map_err(|failure| self.failed(failure))?;
         Ok(noise_of(&*self.to, range, &parts))
     }
 

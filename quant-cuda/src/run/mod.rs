@@ -9,6 +9,8 @@ pub mod measure;
 use quant_core::codec::{Codec, Slab, Tally};
 use quant_core::{Dtype, Scheme};
 
+use crate::queue::{DeviceError, Queue};
+
 /// A slab to be encoded.
 pub struct Encode<'a> {
     /// The scheme.
@@ -46,4 +48,20 @@ pub struct Decode<'a> {
     pub at: u64,
     /// The parts, as for [`Codec::decode`].
     pub parts: &'a [&'a [u8]],
+}
+
+/// Encodes a slab, as [`Codec::encode`] does.
+///
+/// # Errors
+/// If the device has no room for it, or fails.
+pub fn encode(_queue: &mut dyn Queue, _job: &Encode<'_>, _out: &mut [Vec<u8>]) -> Result<Outcome, DeviceError> {
+    Ok(Outcome::Refused)
+}
+
+/// Decodes elements, as [`Codec::decode`] does. False: there is no kernel for them.
+///
+/// # Errors
+/// If the device has no room for it, or fails.
+pub fn decode(_queue: &mut dyn Queue, _job: &Decode<'_>, _out: &mut [f32]) -> Result<bool, DeviceError> {
+    Ok(false)
 }

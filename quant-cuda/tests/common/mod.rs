@@ -75,14 +75,14 @@ impl Queue for Sim {
     fn launch(&mut self, kernel: Kernel, grid: u32, threads: u32, args: &[Arg]) -> Result<(), DeviceError> {
         let args: Vec<_> = args.iter().map(argument).collect();
         let launch = Launch::new(module(kernel.module), kernel.name, grid, threads).reversed(self.reversed);
-        let stats = launch.run(&mut self.memory, &args).map_err(|fault| DeviceError(fault.to_string()))?;
+        let stats = launch.run(&mut self.memory, &args).map_err(|fault| DeviceError::Failed(fault.to_string()))?;
         *self.stats.entry(kernel.name).or_default() += &stats;
         Ok(())
     }
 
     fn download(&mut self, buffer: Buffer, out: &mut [u8]) -> Result<(), DeviceError> {
         let bytes = self.memory.get(buffer.address, out.len());
-        out.copy_from_slice(bytes.ok_or_else(|| DeviceError(format!("{} bytes of a buffer of {}", out.len(), buffer.len)))?);
+        out.copy_from_slice(bytes.ok_or_else(|| DeviceError::Failed(format!("{} bytes of a buffer of {}", out.len(), buffer.len)))?);
         Ok(())
     }
 

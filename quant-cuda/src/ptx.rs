@@ -1,0 +1,15 @@
+//! The kernels: what `cargo xtask kernels` made of `kernels/*.cu`.
+
+macro_rules! modules {
+    ($($name:literal),* $(,)?) => {
+        /// Each module's name, which is that of its `.cu` file, and its text.
+        pub const MODULES: &[(&str, &str)] = &[$(($name, include_str!(concat!("../ptx/", $name, ".ptx")))),*];
+    };
+}
+
+modules![];
+
+/// The text of a module.
+pub fn text(module: &str) -> Option<&'static str> {
+    MODULES.iter().find(|(name, _)| *name == module).map(|(_, text)| *text)
+}
