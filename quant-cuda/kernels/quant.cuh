@@ -52,3 +52,6 @@ __device__ __forceinline__ void store_u16(u8* p, u16 v)
 
 // Says that the slab cannot be encoded here: the CPU does it again, and names the element if it cannot either.
 __device__ __forceinline__ void refuse(u32* refused) { *refused = 1u; }
+
+// The nearest integer, ties to even, in the low bits, for magnitudes below 2^22.
+__device__ __forceinline__ u32 rounded(float f) { return __float_as_uint(f + 12582912.0f); }

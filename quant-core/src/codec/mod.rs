@@ -242,6 +242,14 @@ impl Columns {
     }
 }
 
+impl FromIterator<u64> for Columns {
+    fn from_iter<I: IntoIterator<Item = u64>>(columns: I) -> Columns {
+        let mut set = Columns::default();
+        columns.into_iter().for_each(|column| set.insert(column));
+        set
+    }
+}
+
 impl Scheme {
     /// The codec of this scheme for a tensor of `shape` (row-major, last dimension contiguous).
     ///

@@ -1,15 +1,15 @@
 //! Which kernels do a slab, and how their arguments are made. Over [`Queue`](crate::queue::Queue), so that the tests run this very code.
 
-pub mod bnb;
-pub mod ggml_decode;
-pub mod ggml_encode;
+mod ggml_decode;
+mod ggml_encode;
+mod groups;
 pub mod inference;
 pub mod measure;
 
 use quant_core::codec::{Codec, Slab, Tally};
 use quant_core::{Dtype, Scheme};
 
-use crate::queue::{DeviceError, Queue};
+use crate::queue::{Buffer, DeviceError, Queue};
 
 /// A slab to be encoded.
 pub struct Encode<'a> {
@@ -25,6 +25,13 @@ pub struct Encode<'a> {
     pub dtype: Dtype,
     /// The numbers, little-endian.
     pub x: &'a [u8],
+}
+
+impl Encode<'_> {
+    /// Elements of the slab.
+    pub fn n(&self) -> u64 {
+        self.x.len() as u64 / self.dtype.n_bytes(1).unwrap_or(1).max(1)
+    }
 }
 
 /// What became of a slab.
@@ -54,14 +61,42 @@ pub struct Decode<'a> {
 ///
 /// # Errors
 /// If the device has no room for it, or fails.
-pub fn encode(_queue: &mut dyn Queue, _job: &Encode<'_>, _out: &mut [Vec<u8>]) -> Result<Outcome, DeviceError> {
-    Ok(Outcome::Refused)
+pub fn encode(queue: &mut dyn Queue, job: &Encode<'_>, out: &mut [Vec<u8>]) -> Result<Outcome, DeviceError> {
+    match job.scheme {
+        Scheme::Dense(_) | Scheme::Opaque(_) => Ok(Outcome::Refused),
+        Scheme::Ggml(_) => ggml_encode::encode(queue, job, out),
+        _ => groups::encode(queue, job, out),
+    }
 }
 
 /// Decodes elements, as [`Codec::decode`] does. False: there is no kernel for them.
 ///
 /// # Errors
 /// If the device has no room for it, or fails.
-pub fn decode(_queue: &mut dyn Queue, _job: &Decode<'_>, _out: &mut [f32]) -> Result<bool, DeviceError> {
-    Ok(false)
+pub fn decode(queue: &mut dyn Queue, job: &Decode<'_>, out: &mut [f32]) -> Result<bool, DeviceError> {
+    match job.scheme {
+        Scheme::Dense(_) | Scheme::Opaque(_) => Ok(false),
+        Scheme::Ggml(_) => ggml_decode::decode(queue, job, out),
+        _ => groups::decode(queue, job, out),
+    }
+}
+
+/// The number by which kernels know a type of raw input; see `Dtype` in `quant.cuh`.
+fn dtype_number(dtype: Dtype) -> Option<u32> {
+    match dtype {
+        Dtype::F32 => Some(0),
+        Dtype::F16 => Some(1),
+        Dtype::BF16 => Some(2),
+        _ => None,
+    }
+}
+
+/// The floats in a buffer.
+fn download_floats(queue: &mut dyn Queue, buffer: Buffer, out: &mut [f32]) -> Result<(), DeviceError> {
+    let mut bytes = vec![0; out.len() * 4];
+    queue.download(buffer, &mut bytes)?;
+    for (v, bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *v = f32::from_le_bytes(*bytes);
+    }
+    Ok(())
 }

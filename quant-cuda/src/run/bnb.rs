@@ -1,1 +1,0 @@
-//! bitsandbytes' schemes and linear quantization.
