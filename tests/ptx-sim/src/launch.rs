@@ -129,7 +129,7 @@ impl<'a> Launch<'a> {
     /// If the kernel cannot be launched so, or does what it must not.
     pub fn run_with(&self, memory: &mut Memory, params: Vec<u8>) -> Result<Stats, Fault> {
         let kernel = self.kernel()?;
-        self.check(kernel)?;
+        self.check()?;
         if params.len() != kernel.param_bytes() {
             return Err(self.refuse(format!("{} bytes of parameters are given, the kernel has {}", params.len(), kernel.param_bytes())));
         }
@@ -144,7 +144,8 @@ impl<'a> Launch<'a> {
     ///
     /// # Errors
     /// If it would not.
-    fn check(&self, kernel: &Kernel) -> Result<(), Fault> {
+    pub fn check(&self) -> Result<(), Fault> {
+        let kernel = self.kernel()?;
         let ([x, y, z], threads) = (self.grid.0, self.threads.count());
         if self.grid.count() == 0 || x > i32::MAX as u32 || y > 65535 || z > 65535 {
             return Err(self.refuse(format!("a grid of {x} x {y} x {z} blocks")));
