@@ -16,6 +16,9 @@ use crate::run::{self, Decode, Encode, Outcome};
 /// Bytes of device memory that an element of a slab may need: as f32, its importance, codes, and what else there is.
 const PER_ELEMENT: usize = 16;
 
+/// Elements of the smallest slab that is worth a launch.
+const LEAST_SLAB: u64 = 1 << 12;
+
 /// A GPU, in the place of the CPU.
 pub struct Cuda<'d> {
     device: &'d Device,
@@ -38,15 +41,21 @@ impl<'d> Cuda<'d> {
     /// If the device has not so much memory, or fails.
     pub fn new(device: &'d Device, settings: &Settings) -> Result<Cuda<'d>, DeviceError> {
         let streams = settings.streams.max(1);
-        let len = settings.memory.min(device.free()? / 2) / streams / 256 * 256;
+        let free = device.free()?;
+        let len = settings.memory.min(free / 2) / streams / 256 * 256;
         let slab = (len / PER_ELEMENT) as u64;
+        if slab < LEAST_SLAB {
+            let needed = LEAST_SLAB as usize * PER_ELEMENT * streams;
+            let message = format!("the GPU is out of memory: {needed} bytes are needed for {streams} streams, of half of the {free} that are free");
+            return Err(DeviceError::Failed(message));
+        }
         let lanes = (0..streams).map(|_| Lane::new(device, len)).collect::<Result<Vec<_>, _>>()?;
         Ok(Cuda {
             device,
             lanes: Mutex::new(lanes),
             returned: Condvar::new(),
             // A power of two, so that most schemes' blocks fill it.
-            slab: (1 << slab.max(1 << 12).ilog2()).min(1 << 20),
+            slab: (1 << slab.ilog2()).min(1 << 20),
             falls_back: settings.falls_back,
             lost: OnceLock::new(),
             on_device: AtomicU64::new(0),
