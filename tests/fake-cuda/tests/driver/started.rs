@@ -70,11 +70,13 @@ fn no_device() {
 
 #[test]
 fn faults_that_are_not_known_are_told() {
-    let Some(ran) = fake_cuda::again("started::faults_that_are_not_known_are_told", &[("FAKE_CUDA", "no-devise,old-driver")]) else {
+    let variables = [("FAKE_CUDA", "no-devise,old-driver"), ("FAKE_CUDA_MEMORY", "much")];
+    let Some(ran) = fake_cuda::again("started::faults_that_are_not_known_are_told", &variables) else {
         assert_eq!(driver_version(), 10_020);
         return;
     };
     assert!(ran.stderr.contains("fake-cuda: FAKE_CUDA asks for no-devise, which is not known"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("fake-cuda: FAKE_CUDA_MEMORY asks for much, which is no number"), "{}", ran.stderr);
 }
 
 #[test]
