@@ -14,6 +14,7 @@ const LOG: &str = "FAKE_CUDA_LOG";
 ///
 /// # Panics
 /// If there is none.
+#[track_caller]
 pub fn library() -> PathBuf {
     // Cargo gives libraries of this kind no hash, so there is one only.
     let name = format!("{}fake_cuda{}", consts::DLL_PREFIX, consts::DLL_SUFFIX);
@@ -27,6 +28,7 @@ pub fn library() -> PathBuf {
 ///
 /// # Panics
 /// If it cannot be copied.
+#[track_caller]
 pub fn install(folder: &Path) {
     for name in ["libcuda.so.1", "libcuda.so"] {
         let to = folder.join(name);
@@ -51,6 +53,7 @@ pub struct Ran {
 ///
 /// # Panics
 /// If the test fails there, or there is no such test.
+#[track_caller]
 pub fn again(test: &str, variables: &[(&str, &str)]) -> Option<Ran> {
     if env::var_os(AGAIN).is_some() {
         return None;

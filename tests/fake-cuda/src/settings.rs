@@ -27,7 +27,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub fn read() -> Self {
-        let number = |name: &str| var(name).ok().and_then(|value| value.parse::<u64>().ok());
+        let number = |name: &str| var(name).ok().and_then(|value| count(name, &value));
         let mut settings = Self {
             no_device: false,
             bad_image: false,
@@ -43,7 +43,7 @@ impl Settings {
                 ("no-device", _) => settings.no_device = true,
                 ("bad-image", _) => settings.bad_image = true,
                 ("old-driver", _) => (settings.driver, settings.newest_ptx) = (10_020, (6, 5)),
-                ("launch-failure", number) => settings.failing_launch = number.parse().ok(),
+                ("launch-failure", number) => settings.failing_launch = count(fault, number),
                 _ => eprintln!("fake-cuda: FAKE_CUDA asks for {fault}, which is not known"),
             }
         }
@@ -58,4 +58,13 @@ impl Settings {
             eprintln!("fake-cuda: the log cannot be written: {error}");
         }
     }
+}
+
+/// The number that a variable has. A test with a wrong one would pass on nothing, so that is told.
+fn count(name: &str, value: &str) -> Option<u64> {
+    let count = value.parse().ok();
+    if count.is_none() {
+        eprintln!("fake-cuda: {name} asks for {value}, which is no number");
+    }
+    count
 }

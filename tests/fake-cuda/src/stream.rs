@@ -123,9 +123,8 @@ impl Device {
         let Some(work) = queue.work.pop_front() else { return Ok(false) };
         let done = self.perform(work, stream, number);
         if let Err(error) = done {
-            // The device is lost, with all that was to be done.
+            // The device is lost. What was to be done is never done: no call comes so far.
             self.failed = Some(error);
-            self.streams.values_mut().for_each(|stream| stream.work.clear());
         }
         done.map(|()| true)
     }
