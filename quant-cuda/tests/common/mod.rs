@@ -195,3 +195,48 @@ pub fn normal(n: usize, mut seed: u64) -> Vec<f32> {
     };
     (0..n).map(|_| ((0..12).map(|_| uniform()).sum::<f32>() - 6.0) * 0.05).collect()
 }
+
+/// Tensors that ggml has made.
+pub struct Goldens(Vec<u8>);
+
+/// `tests/goldens/ggml.safetensors`.
+///
+/// # Panics
+/// If it cannot be read.
+pub fn ggml_goldens() -> Goldens {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/ggml.safetensors");
+    Goldens(std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+}
+
+impl Goldens {
+    /// The bytes of a tensor, if there is one of this name.
+    pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        let file = safetensors::SafeTensors::deserialize(&self.0).unwrap();
+        file.tensor(name).ok().map(|tensor| tensor.data().to_vec())
+    }
+
+    /// The floats of a tensor.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn floats(&self, name: &str) -> Vec<f32> {
+        let bytes = self.bytes(name).unwrap_or_else(|| panic!("there is no golden {name}"));
+        bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    }
+}
+
+/// The first part of a tensor that is encoded on the device in one slab.
+///
+/// # Panics
+/// If it is refused.
+pub fn encode_once(sim: &mut Sim, scheme: &str, shape: &[u64], x: &[f32], importance: Option<&[f32]>) -> Vec<u8> {
+    let scheme: Scheme = scheme.parse().unwrap();
+    let codec = scheme.codec_of(shape, importance.is_some()).unwrap();
+    let bytes: Vec<u8> = x.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let slab = Slab { known: &Known::Nothing, at: 0, importance };
+    let mut out = vec![Vec::new(); codec.parts().len()];
+    let job = Encode { scheme, shape, codec: &*codec, slab: &slab, dtype: Dtype::F32, x: &bytes };
+    assert!(matches!(run::encode(sim, &job, &mut out), Ok(Outcome::Done(_))), "{scheme} is refused");
+    sim.reset();
+    out.remove(0)
+}
