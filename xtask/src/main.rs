@@ -38,7 +38,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Test => test(),
-        Task::Kernels(options) => kernels::run(&options),
+        Task::Kernels(options) => kernels::run(&options).map_err(|error| error as _),
         Task::BenchGguf(options) => gguf::run(&options),
         Task::Bench { python, threads, million } => bench::run(python.as_deref(), threads, million),
     };
