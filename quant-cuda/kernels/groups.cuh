@@ -121,7 +121,7 @@ __device__ __forceinline__ void group_params(const Scheme& scheme, const void* x
 // The codes of a slab, eight by a thread.
 template <class Scheme>
 __device__ __forceinline__ void group_codes(const Scheme& scheme, const void* x, u32 dtype, u32 n, u64 at, u64 group, u64 total, const float* p0,
-                                            const float* p1, u8* out, u32* head, u32* outliers, u64 columns)
+                                            const float* p1, u8* out, u32* head, u32* outliers)
 {
     const u64 item = (u64)blockIdx.x * blockDim.x + threadIdx.x, start = item * 8;
     if (start >= n) return;
@@ -141,7 +141,8 @@ __device__ __forceinline__ void group_codes(const Scheme& scheme, const void* x,
         }
         const float v = scheme.prepare(load(x, dtype, start + j), bad);
         if (Scheme::OUTLIERS && fabsf(v) >= 6.0f) {
-            const u64 column = (at + start + j) % columns, place = column < COLUMN_LIMIT ? column : COLUMN_LIMIT;
+            // Such groups are rows.
+            const u64 column = at + start + j + group - next, place = column < COLUMN_LIMIT ? column : COLUMN_LIMIT;
             atomicOr(outliers + place / 32, 1u << place % 32);
             head[HEAD_OUTLIERS] = 1;
         }
@@ -205,7 +206,7 @@ __device__ __forceinline__ void group_decode(const u8* codes, u32 bits, u32 n, u
     }                                                                                                                                                   \
     extern "C" __global__ void __launch_bounds__(256)                                                                                                   \
         NAME##_codes(const void* x, u32 dtype, u32 n, u64 at, u64 group, u64 total, u32 setting, const float* p0, const float* p1, u8* out, u32* head,  \
-                     u32* outliers, u64 columns)                                                                                                        \
+                     u32* outliers)                                                                                                                     \
     {                                                                                                                                                   \
-        group_codes(SCHEME(setting), x, dtype, n, at, group, total, p0, p1, out, head, outliers, columns);                                              \
+        group_codes(SCHEME(setting), x, dtype, n, at, group, total, p0, p1, out, head, outliers);                                              \
     }

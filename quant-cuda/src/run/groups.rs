@@ -105,7 +105,6 @@ pub fn encode(queue: &mut dyn Queue, job: &Encode<'_>, out: &mut [Vec<u8>]) -> R
     };
     let params_len = groups as usize * 4;
     let nested_blocks = touched.div_ceil(NESTED) as usize;
-    let columns = row(job.shape);
     let mut pieces = Pieces::default();
     pieces.add(HEAD);
     let codes_at = pieces.add(n.div_ceil(8) as usize * plan.bits as usize);
@@ -121,7 +120,7 @@ pub fn encode(queue: &mut dyn Queue, job: &Encode<'_>, out: &mut [Vec<u8>]) -> R
             }
             _ => Arg::Null,
         };
-        let outliers = if job.scheme == Scheme::Int8 { Some(queue.room(outlier_bytes(columns))?) } else { None };
+        let outliers = if job.scheme == Scheme::Int8 { Some(queue.room(outlier_bytes(group))?) } else { None };
         let slab = [Arg::Buffer(x), Arg::U32(dtype), Arg::U32(n32), Arg::U64(start), Arg::U64(group), Arg::U64(total), Arg::U32(plan.setting)];
         let p = |i: usize| params_at.get(i).map_or(Arg::Null, |&offset| at(result, offset));
         let is_wide = group > WARP_GROUP;
@@ -129,7 +128,7 @@ pub fn encode(queue: &mut dyn Queue, job: &Encode<'_>, out: &mut [Vec<u8>]) -> R
         let own = [known, Arg::U32(is_wide.into()), p(0), p(1), at(result, 0)];
         queue.launch(plan.params, blocks, THREADS, &[&slab[..], &own].concat())?;
         let outliers_arg = outliers.map_or(Arg::Null, Arg::Buffer);
-        let own = [p(0), p(1), at(result, codes_at), at(result, 0), outliers_arg, Arg::U64(columns)];
+        let own = [p(0), p(1), at(result, codes_at), at(result, 0), outliers_arg];
         queue.launch(plan.codes, n32.div_ceil(8).div_ceil(THREADS), THREADS, &[&slab[..], &own].concat())?;
         if let Some((kernel, codes, absmax)) = nested_at {
             let args = [p(0), Arg::U32(groups), Arg::F32(offset), at(result, codes), at(result, absmax)];

@@ -1,8 +1,8 @@
 //! Which kernels do a slab, and how their arguments are made. Over [`Queue`](crate::queue::Queue), so that the tests run this very code.
 
-mod ggml_decode;
-mod ggml_encode;
-mod groups;
+pub mod ggml_decode;
+pub mod ggml_encode;
+pub mod groups;
 pub mod inference;
 pub mod measure;
 
