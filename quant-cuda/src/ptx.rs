@@ -7,7 +7,19 @@ macro_rules! modules {
     };
 }
 
-modules!["dynamic8", "four_bit", "ggml_decode_iq", "ggml_decode_k", "ggml_decode_legacy", "ggml_decode_small", "int8", "iq4", "k_quants", "legacy", "linear"];
+modules![
+    "dynamic8",
+    "four_bit",
+    "ggml_decode_iq",
+    "ggml_decode_k",
+    "ggml_decode_legacy",
+    "ggml_decode_small",
+    "int8",
+    "iq4",
+    "k_quants",
+    "legacy",
+    "linear"
+];
 
 /// The text of a module.
 pub fn text(module: &str) -> Option<&'static str> {

@@ -34,10 +34,9 @@ struct Plan {
     nested: Option<Kernel>,
 }
 
-macro_rules! kernels {
-    ($module:literal, $name:literal) => {
-        (Kernel { module: $module, name: concat!($name, "_params") }, Kernel { module: $module, name: concat!($name, "_codes") })
-    };
+/// The kernels for the parameters and for the codes.
+fn kernels(module: &'static str, params: &'static str, codes: &'static str) -> (Kernel, Kernel) {
+    (Kernel { module, name: params }, Kernel { module, name: codes })
 }
 
 fn plan(scheme: Scheme, shape: &[u64]) -> Option<Plan> {
@@ -45,18 +44,22 @@ fn plan(scheme: Scheme, shape: &[u64]) -> Option<Plan> {
     Some(match scheme {
         Scheme::Affine { bits, group, exact_zero } => {
             let setting = u32::from(bits) | u32::from(exact_zero) << 8;
-            plan(kernels!("linear", "affine"), setting, bits.into(), group.len(shape), 2)
+            plan(kernels("linear", "affine_params", "affine_codes"), setting, bits.into(), group.len(shape), 2)
         }
-        Scheme::Absmax { bits, group } => plan(kernels!("linear", "absmax"), bits.into(), bits.into(), group.len(shape), 1),
-        Scheme::Int8 => plan(kernels!("int8", "int8"), 0, 8, row(shape), 1),
-        Scheme::Int8Block { block, profile: Profile::Cuda } => plan(kernels!("dynamic8", "int8_block_cuda"), 0, 8, block.into(), 1),
-        Scheme::Int8Block { block, profile: Profile::Cpu } => plan(kernels!("dynamic8", "int8_block_cpu"), 0, 8, block.into(), 1),
+        Scheme::Absmax { bits, group } => plan(kernels("linear", "absmax_params", "absmax_codes"), bits.into(), bits.into(), group.len(shape), 1),
+        Scheme::Int8 => plan(kernels("int8", "int8_params", "int8_codes"), 0, 8, row(shape), 1),
+        Scheme::Int8Block { block, profile: Profile::Cuda } => {
+            plan(kernels("dynamic8", "int8_block_cuda_params", "int8_block_cuda_codes"), 0, 8, block.into(), 1)
+        }
+        Scheme::Int8Block { block, profile: Profile::Cpu } => {
+            plan(kernels("dynamic8", "int8_block_cpu_params", "int8_block_cpu_codes"), 0, 8, block.into(), 1)
+        }
         Scheme::FourBit { book, block, nested, profile } => {
             let kernels = match (book, profile) {
-                (Book::Nf4, Profile::Cuda) => kernels!("four_bit", "nf4_cuda"),
-                (Book::Nf4, Profile::Cpu) => kernels!("four_bit", "nf4_cpu"),
-                (Book::Fp4, Profile::Cuda) => kernels!("four_bit", "fp4_cuda"),
-                (Book::Fp4, Profile::Cpu) => kernels!("four_bit", "fp4_cpu"),
+                (Book::Nf4, Profile::Cuda) => kernels("four_bit", "nf4_cuda_params", "nf4_cuda_codes"),
+                (Book::Nf4, Profile::Cpu) => kernels("four_bit", "nf4_cpu_params", "nf4_cpu_codes"),
+                (Book::Fp4, Profile::Cuda) => kernels("four_bit", "fp4_cuda_params", "fp4_cuda_codes"),
+                (Book::Fp4, Profile::Cpu) => kernels("four_bit", "fp4_cpu_params", "fp4_cpu_codes"),
             };
             let name = if profile == Profile::Cuda { "nested_scales_cuda" } else { "nested_scales_cpu" };
             Plan { nested: nested.then_some(Kernel { module: "four_bit", name }), ..plan(kernels, 0, 4, block.into(), 1) }

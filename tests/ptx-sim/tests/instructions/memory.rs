@@ -72,6 +72,12 @@ fn loads_and_stores() -> Vec<Case> {
         let text = format!("ld.global.v{len}.{kind} {{{list}}}, [%rd2];\nmov.b{0} %{letter}y, {1};", bits.max(16), names[len - 1]);
         cases.push(through("global", &text, &[D], class, move |x| extended(x[0] >> (bits * (len as u32 - 1)), "u", bits)));
     }
+    for (kind, bits) in [("u8", 8), ("u16", 16)] {
+        let text = format!("st.shared.b64 [%rd2], %da;\nld.shared.v2.{kind} {{%ha, %hb}}, [%rd2];\nmov.b32 %wy, {{%hb, %ha}};");
+        cases.push(through("shared", &text, &[D], W, move |x| extended(x[0] >> bits, "u", bits) | extended(x[0], "u", bits) << 16));
+    }
+    let text = "mov.b64 {%ha, %hb, %hc, %hd}, %da;\nst.shared.v4.u8 [%rd2], {%ha, %hb, %hc, %hd};\nld.shared.b32 %wy, [%rd2];";
+    cases.push(through("shared", text, &[D], W, |x| (0..4).fold(0, |bytes, i| bytes | (x[0] >> (16 * i) & 0xff) << (8 * i))));
     cases.extend(vectors_of_16_bytes());
     for (hint, kind) in
         [("nc", "f32"), ("nc", "b32"), ("nc", "u32"), ("nc", "s32"), ("ca", "u32"), ("cg", "u32"), ("cs", "u32"), ("cv", "u32"), ("lu", "u32")]
