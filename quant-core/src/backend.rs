@@ -2,6 +2,7 @@
 //!
 //! Contract: the same bytes as [`Cpu`], for every scheme, shape and slab. [`same_bytes`] is the suite that holds a backend to it.
 
+use crate::audit::DeviceSums;
 use crate::codec::{Codec, Slab, Tally, Unfit};
 use crate::convert::Budget;
 use crate::ggml::Type;
@@ -74,6 +75,14 @@ pub trait Backend: Send + Sync {
     fn decode(&self, target: &Target<'_>, at: u64, parts: &[&[u8]], out: &mut [f32]) -> std::result::Result<(), Failure> {
         target.codec.decode(at, parts, out);
         Ok(())
+    }
+
+    /// The sums over blocks of the errors ŵ − w, with the bits of the CPU's. None: it cannot, or a number is not finite.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn measure(&self, _w: &[f32], _q: &[f32], _importance: Option<&[f32]>) -> std::result::Result<Option<DeviceSums>, Failure> {
+        Ok(None)
     }
 
     /// What people should know when all is done, a sentence each.
@@ -182,6 +191,10 @@ impl Backend for Verified {
                 Err(Failure::Device(format!("{name} and the CPU do not agree: element {} is {found:e}, and should be {wanted:e}", at + i as u64)))
             }
         }
+    }
+
+    fn measure(&self, w: &[f32], q: &[f32], importance: Option<&[f32]>) -> std::result::Result<Option<DeviceSums>, Failure> {
+        self.inner.measure(w, q, importance)
     }
 
     fn remarks(&self) -> Vec<String> {

@@ -9,6 +9,7 @@ macro_rules! modules {
 
 modules![
     "dynamic8",
+    "error_stats",
     "four_bit",
     "ggml_decode_iq",
     "ggml_decode_k",

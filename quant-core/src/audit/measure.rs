@@ -6,7 +6,10 @@
 use super::Moments;
 use super::sketch::Counting;
 use super::stats::{BLOCK, BlockStats, ErrorStats, SlabStats, WorstBlock};
+use super::{BlockSums, DeviceSums};
+use crate::backend::{Backend, Failure};
 use crate::simd::{Doubles, OverDoubles, widest, with_doubles};
+use crate::{Error, Result};
 
 const LANES: usize = 4;
 /// Weights of this magnitude make their column one of LLM.int8()'s outlier columns.
@@ -32,12 +35,70 @@ pub(super) struct Piece<'a> {
 pub(super) fn measure(piece: &Piece<'_>, counting: &mut Counting) -> SlabStats {
     let mut stats = with_doubles(Measuring { piece, counting });
     stats.others.sketch = counting.take();
+    mark_outliers(&mut stats, piece);
+    stats
+}
+
+/// Measures a piece on a device, if that can.
+pub(super) fn measure_on(backend: &dyn Backend, piece: &Piece<'_>, counting: &mut Counting) -> Result<SlabStats> {
+    match backend.measure(piece.w, piece.q, piece.importance) {
+        Ok(Some(sums)) => Ok(from_sums(piece, &sums, counting)),
+        Ok(None) => Ok(measure(piece, counting)),
+        Err(Failure::Device(message)) => Err(Error::request(message)),
+        Err(Failure::Unfit(unfit)) => Err(Error::request(format!("element {} is {}", unfit.index, unfit.value))),
+    }
+}
+
+/// The errors of weights that are in memory, of a tensor with `columns` columns.
+pub fn stats_of(w: &[f32], q: &[f32], importance: Option<&[f32]>, columns: u64) -> ErrorStats {
+    let piece = Piece { at: 0, columns, w, q, importance, noise: None };
+    let mut stats = ErrorStats::default();
+    stats.add(&measure(&piece, &mut Counting::new()));
+    stats
+}
+
+/// [`stats_of`] by a backend.
+///
+/// # Errors
+/// If the device fails.
+pub fn stats_on(backend: &dyn Backend, w: &[f32], q: &[f32], importance: Option<&[f32]>, columns: u64) -> Result<ErrorStats> {
+    let piece = Piece { at: 0, columns, w, q, importance, noise: None };
+    let mut stats = ErrorStats::default();
+    stats.add(&measure_on(backend, &piece, &mut Counting::new())?);
+    Ok(stats)
+}
+
+/// What [`measure`] makes of a piece, from sums that a device has made.
+fn from_sums(piece: &Piece<'_>, sums: &DeviceSums, counting: &mut Counting) -> SlabStats {
+    let mut stats = SlabStats { blocks: Vec::with_capacity(sums.blocks.len()), others: ErrorStats::default() };
+    let others = &mut stats.others;
+    for (i, (sums, w)) in sums.blocks.iter().zip(piece.w.chunks(BLOCK)).enumerate() {
+        let &BlockSums { mean, m: [m2, m3, m4], w2, q2, wq, e, e2, greatest, weighted, min, max, zeros, first } = sums;
+        let (start, n) = (piece.at + (i * BLOCK) as u64, w.len() as u64);
+        let weighted = piece.importance.map(|_| weighted);
+        let noise = piece.noise.map(|noise| noise[i]);
+        stats.blocks.push(BlockStats { weights: Moments { n, mean, m2, m3, m4, min, max }, w2, q2, wq, e, e2, weighted, noise });
+        others.zeros += u64::from(zeros);
+        if greatest > others.max_abs {
+            (others.max_abs, others.max_at) = (greatest, start + u64::from(first));
+        }
+        if greatest > 0.0 {
+            others.consider(WorstBlock { start, n, sum_e2: e2 });
+        }
+    }
+    counting.add_counts(&sums.counts);
+    others.sketch = counting.take();
+    mark_outliers(&mut stats, piece);
+    stats
+}
+
+/// Marks the columns of large weights.
+fn mark_outliers(stats: &mut SlabStats, piece: &Piece<'_>) {
     if stats.blocks.iter().any(|block| block.weights.max >= OUTLIER || block.weights.min <= -OUTLIER) {
         let is_outlier = |(_, w): &(usize, &f32)| w.abs() >= OUTLIER && w.is_finite();
         let outliers = piece.w.iter().enumerate().filter(is_outlier);
         outliers.for_each(|(i, _)| stats.others.outlier_columns.insert((piece.at + i as u64) % piece.columns));
     }
-    stats
 }
 
 /// A piece to be measured.

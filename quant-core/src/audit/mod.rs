@@ -15,8 +15,10 @@ mod rows;
 mod sketch;
 mod spectral;
 mod stats;
+mod sums;
 
 pub use activations::Activations;
+pub use measure::{stats_of, stats_on};
 pub use moments::Moments;
 pub use ordered::Ordered;
 pub use pass::{Audit, Candidate, Inputs, Seen, Subject};
@@ -24,3 +26,4 @@ pub(crate) use pass::{in_blocks, of_encoded};
 pub use rows::Rows;
 pub use sketch::Sketch;
 pub use stats::{BLOCK, ErrorStats, WorstBlock};
+pub use sums::{BlockSums, DeviceSums};

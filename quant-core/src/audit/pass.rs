@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::measure::{Piece, beyond, measure};
+use super::measure::{Piece, beyond, measure_on};
 use super::sketch::Counting;
 use super::spectral::{self, Product};
 use super::stats::{BLOCK, SlabStats};
@@ -303,7 +303,7 @@ impl<'s> Works<'s> {
         let (w, q) = (&buffers.reference.numbers[..], &buffers.decoded[..]);
         let importance = self.reference.planned.importance.is_some().then_some(&buffers.reference.importance[..]);
         let piece = Piece { at: range.start, columns: self.columns, w, q, importance, noise: noise.as_deref() };
-        let mut stats = measure(&piece, &mut buffers.counting);
+        let mut stats = measure_on(self.reference.backend(), &piece, &mut buffers.counting)?;
         stats.others.activated = activations.map(|x| x.outputs(w, q));
         Ok(stats)
     }
@@ -333,5 +333,5 @@ pub(crate) fn of_encoded(work: &Work<'_>, range: Range<u64>, scratch: &mut Scrat
     let columns = work.planned.shape.last().copied().unwrap_or(1).max(1);
     let importance = work.planned.importance.is_some().then_some(&scratch.importance[..]);
     let piece = Piece { at: range.start, columns, w: &scratch.original, q: &scratch.decoded, importance, noise: noise.as_deref() };
-    Ok(measure(&piece, &mut Counting::new()))
+    measure_on(work.backend(), &piece, &mut Counting::new())
 }

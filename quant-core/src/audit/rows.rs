@@ -1,8 +1,7 @@
 //! The errors of some rows of a tensor under a scheme: what a sample says about the whole.
 
 use super::ErrorStats;
-use super::measure::{Piece, measure};
-use super::sketch::Counting;
+use super::measure::stats_on;
 use crate::backend::Backend;
 use crate::convert::{Scratch, Work, decode_on, encode_on};
 use crate::plan::{Planned, View};
@@ -61,10 +60,7 @@ impl Rows {
         let importance = self.importance.as_deref();
         let parts = encode_on(backend, scheme, &self.shape, &self.numbers, importance.filter(|_| is_weighted))?;
         let decoded = decode_on(backend, scheme, &self.shape, &parts)?;
-        let piece = Piece { at: 0, columns: self.shape[1], w: &self.numbers, q: &decoded, importance, noise: None };
-        let mut stats = ErrorStats::default();
-        stats.add(&measure(&piece, &mut Counting::new()));
-        Ok(stats)
+        stats_on(backend, &self.numbers, &decoded, importance, self.shape[1])
     }
 }
 

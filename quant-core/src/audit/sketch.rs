@@ -41,6 +41,11 @@ impl Counting {
         bins[..w.len().min(BLOCK)].iter().for_each(|bin| self.0[usize::from(bin & (BITS - 1))] += 1);
     }
 
+    /// Adds counts of bins that were made elsewhere.
+    pub(super) fn add_counts(&mut self, counts: &[u32]) {
+        self.0.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+    }
+
     /// Counts `n` times 0.
     pub(super) fn add_zeros(&mut self, n: u32) {
         self.0[0] += n;

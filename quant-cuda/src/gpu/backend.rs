@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use quant_core::Dtype;
+use quant_core::audit::DeviceSums;
 use quant_core::backend::{Backend, Encoded, Failure, Target, numbers};
 use quant_core::codec::{Slab, Tally};
 use zerocopy::IntoBytes;
@@ -151,6 +152,10 @@ impl Backend for Cuda<'_> {
                 Ok(())
             }
         }
+    }
+
+    fn measure(&self, w: &[f32], q: &[f32], importance: Option<&[f32]>) -> Result<Option<DeviceSums>, Failure> {
+        self.on_lane(|lane| run::measure::measure(lane, w.as_bytes(), q.as_bytes(), importance.map(IntoBytes::as_bytes)))
     }
 
     fn remarks(&self) -> Vec<String> {

@@ -16,7 +16,8 @@ use quant_cuda::run::{self, Decode, Encode, Outcome};
 /// A queue on the CPU.
 #[derive(Default)]
 pub struct Sim {
-    memory: Memory,
+    /// Its buffers.
+    pub memory: Memory,
     /// What the kernels did, by their names.
     pub stats: BTreeMap<&'static str, Stats>,
     /// Whether blocks, warps and lanes take turns in the opposite order.
