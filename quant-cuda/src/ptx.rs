@@ -15,6 +15,7 @@ modules![
     "ggml_decode_k",
     "ggml_decode_legacy",
     "ggml_decode_small",
+    "inference",
     "int8",
     "iq4",
     "k_quants",

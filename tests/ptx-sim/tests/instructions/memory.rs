@@ -72,6 +72,10 @@ fn loads_and_stores() -> Vec<Case> {
         let text = format!("ld.global.v{len}.{kind} {{{list}}}, [%rd2];\nmov.b{0} %{letter}y, {1};", bits.max(16), names[len - 1]);
         cases.push(through("global", &text, &[D], class, move |x| extended(x[0] >> (bits * (len as u32 - 1)), "u", bits)));
     }
+    for kind in ["u32", "f32"] {
+        let text = format!("st.global.v2.{kind} [%rd2], {{%wb, %wa}};\nld.global.b64 %dy, [%rd2];");
+        cases.push(through("global", &text, &[W, W], D, |x| x[1] | x[0] << 32));
+    }
     for (kind, bits) in [("u8", 8), ("u16", 16)] {
         let text = format!("st.shared.b64 [%rd2], %da;\nld.shared.v2.{kind} {{%ha, %hb}}, [%rd2];\nmov.b32 %wy, {{%hb, %ha}};");
         cases.push(through("shared", &text, &[D], W, move |x| extended(x[0] >> bits, "u", bits) | extended(x[0], "u", bits) << 16));
