@@ -60,5 +60,5 @@ fn instructions_and_bytes_a_weight() {
 /// Blocks of any bytes.
 fn blocks(scheme: &str, n: usize) -> Vec<u8> {
     let codec = scheme.parse::<quant_core::Scheme>().unwrap().codec(&[64, n as u64 / 64]).unwrap();
-    (0..codec.parts()[0].n_bytes()).map(|i| (i * 7919 >> 5) as u8).collect()
+    (0..codec.parts()[0].n_bytes()).map(|i| ((i * 7919) >> 5) as u8).collect()
 }

@@ -170,7 +170,7 @@ pub fn four_bit_gemv_on_cpu(weights: &FourBitWeights<'_>, x: &[f32]) -> Result<V
         let mut lanes = [0f32; 32];
         for (j, x) in x.iter().enumerate() {
             let i = row * columns + j;
-            let code = weights.codes[i / 2] >> if i % 2 == 0 { 4 } else { 0 } & 15;
+            let code = weights.codes[i / 2] >> if i.is_multiple_of(2) { 4 } else { 0 } & 15;
             let sum = &mut lanes[j / 8 % 32];
             *sum += book[usize::from(code)] * weights.absmax[i / weights.block] * x;
         }

@@ -1,4 +1,4 @@
-//! Which kernels do a slab, and how their arguments are made. Over [`Queue`](crate::queue::Queue), so that the tests run this very code.
+//! Which kernels do a slab, and how their arguments are made. Over [`Queue`], so that the tests run this very code.
 
 pub mod ggml_decode;
 pub mod ggml_encode;
