@@ -188,3 +188,28 @@ fn decoding() {
         check_decode(scheme, &shape, &parts, 640, 5000, false);
     }
 }
+
+/// The numbers that bitsandbytes was asked to quantize, for the goldens, in the types that they were given in.
+#[test]
+fn numbers_of_the_goldens() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/bnb_functional.safetensors");
+    let bytes = std::fs::read(path).unwrap();
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let cases: serde_json::Value = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["cases"]).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let (mut done, mut refused) = (0, Vec::new());
+    for case in cases.as_array().unwrap() {
+        let (scheme, shape) = (case["scheme"].as_str().unwrap(), case["shape"].as_array().unwrap());
+        let shape: Vec<u64> = shape.iter().map(|extent| extent.as_u64().unwrap()).collect();
+        let stored = tensors.tensor(case["input"].as_str().unwrap()).unwrap();
+        let dtype: Dtype = stored.dtype().to_string().parse().unwrap();
+        let x = quant_core::backend::numbers(dtype, stored.data());
+        match encode_on(&mut Sim::new(), scheme, &shape, &x, dtype, None, 0) {
+            0 => done += 1,
+            _ => refused.push(format!("{} {scheme}", case["case"])),
+        }
+        let parts = encode(scheme.parse().unwrap(), &shape, &x).unwrap();
+        check_decode(scheme, &shape, &parts, 0, x.len(), false);
+    }
+    assert_eq!((done, refused), (847, Vec::new()));
+}
