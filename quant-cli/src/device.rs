@@ -16,13 +16,13 @@ pub struct DeviceArgs {
     /// Where numbers are encoded and decoded; the bytes are the same
     #[arg(long, value_enum, default_value_t)]
     pub device: Device,
-    /// Most memory of the GPU that is used
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "128MiB")]
+    /// Most memory of the GPU that is used, and as much of the host's, pinned; a slab needs 16 MiB at most
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64MiB")]
     pub device_memory: u64,
     /// Slabs that the GPU works on at a time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16), default_value_t = 2)]
     pub device_streams: u8,
-    /// Do the first N tensors, or all, on the CPU too; a byte that differs is an error
+    /// Do N of the tensors that the GPU works on, or all, on the CPU too; a byte that differs is an error
     #[arg(long, value_name = "N|all", value_parser = tensors)]
     pub verify_device: Option<usize>,
 }
@@ -60,7 +60,11 @@ impl DeviceArgs {
             note(&format!("--device auto: {text}"));
         }
         Ok(match self.verify_device {
-            Some(tensors) => Box::leak(Box::new(Verified { inner: opened.backend, tensors })),
+            Some(_) if !opened.is_gpu() => {
+                note("--verify-device: the CPU does the work, so there is nothing to verify");
+                opened.backend
+            }
+            Some(tensors) => Box::leak(Box::new(Verified::new(opened.backend, tensors))),
             None => opened.backend,
         })
     }

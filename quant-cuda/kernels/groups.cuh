@@ -41,24 +41,20 @@ __device__ __forceinline__ void merge_lanes(Greatest& stats, int distance)
 
 struct Range {
     float min, max;
-    // Whether there is a negative zero: then the sign of a minimum of zero depends on the order, and the CPU has its own.
-    u32 negative_zero;
-    __device__ Range() : min(INFINITE), max(-INFINITE), negative_zero(0) {}
+    __device__ Range() : min(INFINITE), max(-INFINITE) {}
 };
 
-__device__ __forceinline__ void add_to_range(Range& stats, float min, float max, u32 negative_zero)
+__device__ __forceinline__ void add_to_range(Range& stats, float min, float max)
 {
     if (min < stats.min) stats.min = min;
     if (max > stats.max) stats.max = max;
-    stats.negative_zero |= negative_zero;
 }
 
 __device__ __forceinline__ void merge_lanes(Range& stats, int distance)
 {
     const float min = __shfl_xor_sync(0xffffffffu, stats.min, distance);
     const float max = __shfl_xor_sync(0xffffffffu, stats.max, distance);
-    const u32 negative_zero = __shfl_xor_sync(0xffffffffu, stats.negative_zero, distance);
-    add_to_range(stats, min, max, negative_zero);
+    add_to_range(stats, min, max);
 }
 
 __device__ __forceinline__ Greatest known_stats(const float* pair, Greatest)
@@ -77,7 +73,7 @@ __device__ __forceinline__ Range known_stats(const float* pair, Range)
 }
 
 __device__ __forceinline__ void merge_warps(Greatest& stats, Greatest other) { add_magnitude(stats, other.max); }
-__device__ __forceinline__ void merge_warps(Range& stats, Range other) { add_to_range(stats, other.min, other.max, other.negative_zero); }
+__device__ __forceinline__ void merge_warps(Range& stats, Range other) { add_to_range(stats, other.min, other.max); }
 
 // The parameters of the groups that a slab touches. A warp takes a group; if `wide`, a whole block does. `known` has the statistics of
 // these groups where they are longer than a slab.
@@ -86,7 +82,7 @@ __device__ __forceinline__ void group_params(const Scheme& scheme, const void* x
                                              u32 wide, float* p0, float* p1, u32* head)
 {
     typedef typename Scheme::Stats Stats;
-    __shared__ float shared[8 * 3];
+    __shared__ float shared[8 * 2];
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const u64 index = wide ? blockIdx.x : blockIdx.x * (blockDim.x / 32) + warp;
     const u64 begin = (at / group + index) * group;

@@ -21,7 +21,7 @@ struct Affine {
     __device__ explicit Affine(u32 setting) : width(setting & 0xff), exact_zero(setting >> 8), levels((float)((1u << (setting & 0xff)) - 1)) {}
     __device__ u32 bits() const { return width; }
     __device__ u32 filler() const { return 0; }
-    __device__ static void add(Stats& stats, float v) { add_to_range(stats, v, v, __float_as_uint(v) == 0x80000000u); }
+    __device__ static void add(Stats& stats, float v) { add_to_range(stats, v, v); }
     __device__ float prepare(float v, bool& bad) const
     {
         bad |= !is_finite(v);
@@ -29,8 +29,8 @@ struct Affine {
     }
     __device__ void params(const Stats& stats, bool, float& p0, float& p1, bool& bad) const
     {
-        float min = stats.min, max = stats.max;
-        bad |= min == 0.0f && (stats.negative_zero || __float_as_uint(min) != 0);
+        // Zeros without a sign: which of two is the least depends on the order.
+        float min = stats.min == 0.0f ? 0.0f : stats.min, max = stats.max == 0.0f ? 0.0f : stats.max;
         if (exact_zero) {
             min = min < 0.0f ? min : 0.0f;
             max = max > 0.0f ? max : 0.0f;

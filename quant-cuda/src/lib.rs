@@ -73,7 +73,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { ordinal: 0, memory: 128 << 20, streams: 2, falls_back: false }
+        Settings { ordinal: 0, memory: 64 << 20, streams: 2, falls_back: false }
     }
 }
 
@@ -84,6 +84,13 @@ pub struct Opened {
     pub backend: &'static dyn Backend,
     /// Why it is not the GPU, if that was to be tried.
     pub note: Option<String>,
+}
+
+impl Opened {
+    /// Whether it is a GPU.
+    pub fn is_gpu(&self) -> bool {
+        self.backend.name() != Cpu.name()
+    }
 }
 
 /// Opens a backend. `settings.falls_back` is what `choice` says.
@@ -173,15 +180,18 @@ mod tests {
     fn one_wrong_bit_is_a_failure_in_tensors_that_are_verified() {
         let shape = [4, 64];
         let codec = quant_core::Scheme::Int8.codec(&shape).unwrap();
-        let of = |tensor, inner| {
+        let of = |tensor, verified: &Verified| {
             let target = Target { tensor, scheme: quant_core::Scheme::Int8, shape: &shape, codec: &*codec };
             let known = quant_core::codec::Known::Nothing;
             let x = quant_core::backend::difficult(256);
-            Verified { inner, tensors: 2 }.encode(&target, &Slab::new(&known, 0), &mut x.clone(), &mut vec![Vec::new(); 2])
+            verified.encode(&target, &Slab::new(&known, 0), &mut x.clone(), &mut vec![Vec::new(); 2])
         };
-        assert!(of(1, &Cpu).is_ok());
-        let quant_core::backend::Failure::Device(message) = of(1, &Wrong).unwrap_err() else { panic!("no failure of the device") };
+        let (right, wrong) = (Verified::new(&Cpu, 2), Verified::new(&Wrong, 2));
+        assert!(of(1, &right).is_ok());
+        let quant_core::backend::Failure::Device(message) = of(7, &wrong).unwrap_err() else { panic!("no failure of the device") };
         assert!(message.starts_with("wrong and the CPU do not agree: byte 255 of part 'weight' of the elements from 0 on is 0x"), "{message}");
-        assert!(of(2, &Wrong).is_ok());
+        assert!(of(9, &wrong).is_err());
+        assert!(of(2, &wrong).is_ok(), "the third tensor is not looked at");
+        assert!(of(7, &wrong).is_err());
     }
 }

@@ -132,6 +132,7 @@ fn failures_are_told_once() {
     for (variables, problem) in [
         (("FAKE_CUDA", "no-device"), "no CUDA-capable device"),
         (("FAKE_CUDA", "old-driver"), "the CUDA driver is too old: it is of CUDA 10.2, and 11.0 is needed"),
+        (("FAKE_CUDA", "old-device"), "the GPU is too old: ptx-sim, no GPU has compute capability 7.0, and 7.5 is needed"),
         (("FAKE_CUDA", "bad-image"), "cannot load the kernels of"),
         (("FAKE_CUDA_MEMORY", "100000"), "out of memory"),
         (("FAKE_CUDA", "launch-failure:3"), "unspecified launch failure"),
@@ -165,20 +166,79 @@ fn failures_are_told_once() {
 fn one_wrong_bit_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let args = |verify: &'static str| {
-        ["convert", "--type", "nf4", "--device", "cuda", "--threads", "1", "--verify-device", verify]
-            .map(str::to_owned)
-            .into_iter()
-            .chain([tiny_llama().display().to_string(), out.display().to_string()])
-            .collect::<Vec<_>>()
+    let run = |wrong: &'static str, verify: &str| {
+        let (model, out) = (tiny_llama().display().to_string(), out.display().to_string());
+        let driver = Driver::new(&[("FAKE_CUDA_WRONG", wrong)]);
+        let found =
+            driver.run(&["convert", &model, &out, "--type", "nf4", "--device", "cuda", "--threads", "1", "--force", "--verify-device", verify]);
+        let message = stderr(&found);
+        assert_eq!(found.status.code() == Some(2), message.contains("and the CPU do not agree: byte"), "{message}");
+        found.status.success()
     };
-    let driver = Driver::new(&[("FAKE_CUDA_WRONG", "9")]);
-    let found = driver.run(&args("all"));
-    assert_eq!(found.status.code(), Some(2), "{}", stderr(&found));
-    assert!(stderr(&found).contains("and the CPU do not agree: byte"), "{}", stderr(&found));
-    assert!(!out.exists());
-    let missed = driver.run(&args("1"));
-    assert!(missed.status.success(), "{}", stderr(&missed));
+    // A tensor is one slab, so the first copy is of the first tensor and the ninth of the ninth.
+    assert!(!run("9", "all") && !run("1", "1") && !out.exists());
+    assert!(run("9", "8") && !run("9", "9"));
+}
+
+/// The memory of the device is what was allowed, and slabs that do not fit it are the CPU's.
+#[test]
+fn device_memory_is_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cpu, gpu) = (dir.path().join("cpu"), dir.path().join("gpu"));
+    convert(&tiny_llama(), &cpu, &["--type", "nf4-dq:4096"]);
+    let driver = Driver::new(&[]);
+    let said = driver.convert(&tiny_llama(), &gpu, &["--type", "nf4-dq:4096", "--device-memory", "256KiB"]);
+    assert_eq!(digests(&gpu), digests(&cpu));
+    assert!(said.contains("slabs were left to the CPU: they are too large for the memory of a stream"), "{said}");
+    let peaks = words(&driver.log(), "alloc", "peak");
+    let peak = peaks.iter().map(|bytes| bytes.parse::<u64>().unwrap()).max().unwrap();
+    assert!(peak > 1 << 17 && peak <= 1 << 18, "{peak}");
+    let small = driver.run(&["convert", tiny_llama().to_str().unwrap(), "x", "--type", "nf4", "--device", "cuda", "--device-memory", "100kB"]);
+    assert!(stderr(&small).contains("--device-memory is too small: 2 streams need 131072 bytes"), "{}", stderr(&small));
+}
+
+/// Types without a kernel are said to be the CPU's; dense numbers that are read are no slabs of the GPU.
+#[test]
+fn what_is_left_to_the_cpu_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cpu, gpu) = (dir.path().join("cpu.gguf"), dir.path().join("gpu.gguf"));
+    let driver = Driver::new(&[]);
+    convert(&tiny_llama(), &cpu, &["--type", "tq2_0", "--pure"]);
+    let said = driver.convert(&tiny_llama(), &gpu, &["--type", "tq2_0", "--pure"]);
+    assert_eq!(digests(&gpu), digests(&cpu));
+    assert!(said.contains("slabs were left to the CPU: no kernel encodes their scheme"), "{said}");
+    let said = driver.convert(&tiny_llama(), &dir.path().join("nf4"), &["--type", "nf4-dq", "--audit"]);
+    assert_eq!(said, "");
+}
+
+/// Numbers that are NaN are decoded with what they say, as on the CPU.
+#[test]
+fn nan_is_decoded_by_the_cpu() {
+    let dir = tempfile::tempdir().unwrap();
+    let [from, cpu, gpu] = ["from", "cpu", "gpu"].map(|name| dir.path().join(format!("{name}.gguf")));
+    convert(&tiny_llama(), &from, &["--type", "q8_0"]);
+    let mut bytes = std::fs::read(&from).unwrap();
+    let block = bytes.len() - 34 * 100;
+    // Somewhere in the last tensors is the scale of a block; each of these becomes a NaN with a payload.
+    (0..34).for_each(|i| bytes[block + i * 35..][..2].copy_from_slice(&[0x01, 0x7e]));
+    std::fs::write(&from, bytes).unwrap();
+    convert(&from, &cpu, &["--type", "f32"]);
+    Driver::new(&[]).convert(&from, &gpu, &["--type", "f32", "--verify-device", "all"]);
+    let floats = std::fs::read(&cpu).unwrap();
+    assert!(floats.as_chunks::<4>().0.iter().any(|bytes| f32::from_le_bytes(*bytes).is_nan()));
+    assert_eq!(digests(&gpu), digests(&cpu));
+}
+
+/// A library by the driver's name that is none is told, not trusted.
+#[test]
+fn what_is_no_driver_is_told() {
+    let driver = Driver::new(&[]);
+    for name in ["libcuda.so", "libcuda.so.1"] {
+        std::fs::write(driver.folder.path().join(name), b"no library").unwrap();
+    }
+    let shown = driver.run(&["devices"]);
+    assert_eq!(shown.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("there is no CUDA driver") && stderr(&shown).is_empty(), "{}", stderr(&shown));
 }
 
 #[test]

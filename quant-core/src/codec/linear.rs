@@ -15,7 +15,7 @@
 //!
 //! **Arithmetic.** IEEE f32, one operation at a time, true divisions; `round` is to nearest, ties to even.
 //!
-//! **Edges.** A group of equal numbers has s = 0: affine codes are 0 and decode to min exactly. An all-zero group decodes
+//! **Edges.** A group of equal numbers has s = 0: affine codes are 0 and decode to min exactly. A minimum of −0 counts as 0. An all-zero group decodes
 //! to zeros. NaN, ±Inf, and a range that overflows f32 are refused.
 //!
 //! **Error.** Inside the range |w − ŵ| ≤ s/2; for weights spread evenly over a step its variance is s²/12.
@@ -50,6 +50,12 @@ fn within(q: f32, least: f32, most: f32) -> f32 {
     if q < most { q } else { most }
 }
 
+/// Zero without a sign. Which of two zeros is the least depends on the order in which they are compared, which slabs and vectors change.
+#[inline(always)]
+fn without_sign(v: f32) -> f32 {
+    if v == 0.0 { 0.0 } else { v }
+}
+
 /// Asymmetric: parameters are the scale and the offset.
 pub(super) struct Affine {
     levels: f32,
@@ -71,7 +77,7 @@ impl Kernel for Affine {
 
     #[inline(always)]
     fn params(&self, stats: [f32; 2], _full: bool) -> Result<[f32; 2], f32> {
-        let [min, max] = if self.exact_zero { join(stats, [0.0, 0.0]) } else { stats };
+        let [min, max] = if self.exact_zero { join(stats, [0.0, 0.0]) } else { stats }.map(without_sign);
         let scale = (max - min) / self.levels;
         if !scale.is_finite() {
             return Err(max - min);

@@ -20,6 +20,11 @@ const PER_ELEMENT: usize = 16;
 /// Elements of the smallest slab that is worth a launch.
 const LEAST_SLAB: u64 = 1 << 12;
 
+/// Elements of the longest slab.
+const LONGEST_SLAB: u64 = 1 << 20;
+/// Bytes that no slab needs more of, with room for what begins at multiples of 256.
+const LONGEST: usize = LONGEST_SLAB as usize * PER_ELEMENT + (1 << 16);
+
 /// A GPU, in the place of the CPU.
 pub struct Cuda<'d> {
     device: &'d Device,
@@ -43,12 +48,15 @@ impl<'d> Cuda<'d> {
     pub fn new(device: &'d Device, settings: &Settings) -> Result<Cuda<'d>, DeviceError> {
         let streams = settings.streams.max(1);
         let free = device.free()?;
-        let len = settings.memory.min(free / 2) / streams / 256 * 256;
+        let len = (settings.memory.min(free / 2) / streams / 256 * 256).min(LONGEST);
         let slab = (len / PER_ELEMENT) as u64;
         if slab < LEAST_SLAB {
             let needed = LEAST_SLAB as usize * PER_ELEMENT * streams;
-            let message = format!("the GPU is out of memory: {needed} bytes are needed for {streams} streams, of half of the {free} that are free");
-            return Err(DeviceError::Failed(message));
+            return Err(DeviceError::Failed(if settings.memory < needed {
+                format!("--device-memory is too small: {streams} streams need {needed} bytes")
+            } else {
+                format!("the GPU is out of memory: {free} bytes are free, and {streams} streams need half of that to be {needed}")
+            }));
         }
         let lanes = (0..streams).map(|_| Lane::new(device, len)).collect::<Result<Vec<_>, _>>()?;
         Ok(Cuda {
@@ -56,7 +64,7 @@ impl<'d> Cuda<'d> {
             lanes: Mutex::new(lanes),
             returned: Condvar::new(),
             // A power of two, so that most schemes' blocks fill it.
-            slab: (1 << slab.ilog2()).min(1 << 20),
+            slab: (1 << slab.ilog2()).min(LONGEST_SLAB),
             falls_back: settings.falls_back,
             lost: OnceLock::new(),
             on_device: AtomicU64::new(0),
@@ -108,6 +116,10 @@ impl<'d> Cuda<'d> {
     }
 
     fn encode_bytes(&self, target: &Target<'_>, slab: &Slab<'_>, dtype: Dtype, x: &[u8], out: &mut [Vec<u8>]) -> Result<Option<Tally>, Failure> {
+        if !run::encodes(target.scheme) {
+            self.on_cpu.fetch_add(1, Ordering::Relaxed);
+            return Ok(None);
+        }
         let job = Encode { scheme: target.scheme, shape: target.shape, codec: target.codec, slab, dtype, x };
         self.on_lane(|lane| match run::encode(lane, &job, out)? {
             Outcome::Done(tally) => Ok(Some(tally)),
@@ -145,13 +157,12 @@ impl Backend for Cuda<'_> {
 
     fn decode(&self, target: &Target<'_>, at: u64, parts: &[&[u8]], out: &mut [f32]) -> Result<(), Failure> {
         let job = Decode { scheme: target.scheme, shape: target.shape, codec: target.codec, at, parts };
-        match self.on_lane(|lane| Ok(run::decode(lane, &job, out)?.then_some(())))? {
-            Some(()) => Ok(()),
-            None => {
-                target.codec.decode(at, parts, out);
-                Ok(())
-            }
+        let done = run::decodes(target.scheme) && self.on_lane(|lane| Ok(run::decode(lane, &job, out)?.then_some(())))?.is_some();
+        // A GPU has one NaN, and the CPU keeps what a NaN says.
+        if !done || out.iter().any(|v| v.is_nan()) {
+            target.codec.decode(at, parts, out);
         }
+        Ok(())
     }
 
     fn measure(&self, w: &[f32], q: &[f32], importance: Option<&[f32]>) -> Result<Option<DeviceSums>, Failure> {
@@ -164,7 +175,7 @@ impl Backend for Cuda<'_> {
         let all = on_device + on_cpu + too_large;
         let mut remarks = Vec::new();
         if on_cpu > 0 {
-            remarks.push(format!("{on_cpu} of {all} slabs were left to the CPU: there is no kernel for them, or they hold what kernels refuse"));
+            remarks.push(format!("{on_cpu} of {all} slabs were left to the CPU: no kernel encodes their scheme, or they hold what kernels refuse"));
         }
         if too_large > 0 {
             remarks.push(format!("{too_large} of {all} slabs were left to the CPU: they are too large for the memory of a stream"));

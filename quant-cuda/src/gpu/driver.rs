@@ -17,6 +17,37 @@ const OLDEST: c_int = 11_000;
 /// Buffers begin at multiples of this, which suits any access.
 const ALIGNMENT: usize = 256;
 
+/// What is called, which cudarc takes for granted.
+const FUNCTIONS: [&str; 21] = [
+    "cuDriverGetVersion",
+    "cuInit",
+    "cuGetErrorName",
+    "cuGetErrorString",
+    "cuDeviceGetCount",
+    "cuDeviceGet",
+    "cuDeviceGetName",
+    "cuDeviceGetAttribute",
+    "cuDeviceTotalMem_v2",
+    "cuDevicePrimaryCtxRetain",
+    "cuCtxSetCurrent",
+    "cuMemGetInfo_v2",
+    "cuMemAlloc_v2",
+    "cuMemHostAlloc",
+    "cuMemsetD8Async",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuModuleLoadData",
+    "cuModuleGetFunction",
+    "cuLaunchKernel",
+    "cuStreamSynchronize",
+];
+
+/// Whether the library has a function.
+fn has(name: &str) -> bool {
+    // SAFETY: the library is loaded, or cannot be, which would have been seen before; the symbol is only looked up.
+    unsafe { sys::culib().get::<*const c_void>(name.as_bytes()) }.is_ok()
+}
+
 /// A failed call, in words.
 fn failed(what: &str, error: DriverError) -> DeviceError {
     let text = |found: Result<&std::ffi::CStr, DriverError>| found.ok().and_then(|text| text.to_str().ok()).map(str::to_owned);
@@ -35,6 +66,9 @@ pub fn start() -> Result<(i32, i32), DeviceError> {
     // SAFETY: it only tries to load the library.
     if !unsafe { sys::is_culib_present() } {
         return Err(DeviceError::Failed("there is no CUDA driver (libcuda.so.1)".into()));
+    }
+    if let Some(missing) = FUNCTIONS.iter().find(|name| !has(name)) {
+        return Err(DeviceError::Failed(format!("the library libcuda.so.1 is no CUDA driver: it has no {missing}")));
     }
     let mut version = 0;
     // SAFETY: the driver writes a number to where it is told.

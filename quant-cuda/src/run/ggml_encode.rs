@@ -58,6 +58,11 @@ fn plan(ty: Type) -> Option<Plan> {
     })
 }
 
+/// Whether there is a kernel that encodes a type.
+pub(super) fn encodes(ty: Type) -> bool {
+    plan(ty).is_some()
+}
+
 /// Encodes a slab of whole blocks.
 ///
 /// # Errors

@@ -57,6 +57,20 @@ pub struct Decode<'a> {
     pub parts: &'a [&'a [u8]],
 }
 
+/// Whether there are kernels that encode a scheme.
+pub fn encodes(scheme: Scheme) -> bool {
+    match scheme {
+        Scheme::Dense(_) | Scheme::Opaque(_) => false,
+        Scheme::Ggml(ty) => ggml_encode::encodes(ty),
+        _ => true,
+    }
+}
+
+/// Whether there are kernels that decode a scheme: all but dense types, which are no work.
+pub fn decodes(scheme: Scheme) -> bool {
+    !matches!(scheme, Scheme::Dense(_) | Scheme::Opaque(_))
+}
+
 /// Encodes a slab, as [`Codec::encode`] does.
 ///
 /// # Errors

@@ -51,6 +51,7 @@
 //! | variable | what it does |
 //! |---|---|
 //! | `FAKE_CUDA=no-device` | `cuInit` gives `CUDA_ERROR_NO_DEVICE` |
+//! | `FAKE_CUDA=old-device` | the device says that it is of compute capability 7.0 |
 //! | `FAKE_CUDA=old-driver` | the driver is that of CUDA 10.2; PTX newer than 6.5 is `CUDA_ERROR_UNSUPPORTED_PTX_VERSION` |
 //! | `FAKE_CUDA=bad-image` | every module is `CUDA_ERROR_INVALID_IMAGE` |
 //! | `FAKE_CUDA=launch-failure`, `launch-failure:3` | the first launch, or the third, ends in `CUDA_ERROR_LAUNCH_FAILED` |

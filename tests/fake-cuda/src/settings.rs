@@ -13,6 +13,8 @@ pub(crate) const CAPABILITY: u32 = 75;
 pub(crate) struct Settings {
     pub no_device: bool,
     pub bad_image: bool,
+    /// Whether the device says that it is of compute capability 7.0.
+    pub old_device: bool,
     /// The version of CUDA that the driver is of, times 1000.
     pub driver: i32,
     /// The newest PTX that it knows.
@@ -31,6 +33,7 @@ impl Settings {
         let mut settings = Self {
             no_device: false,
             bad_image: false,
+            old_device: false,
             driver: 12_080,
             newest_ptx: (8, 7),
             failing_launch: None,
@@ -41,6 +44,7 @@ impl Settings {
         for fault in var("FAKE_CUDA").unwrap_or_default().split(',').filter(|fault| !fault.is_empty()) {
             match fault.split_once(':').unwrap_or((fault, "1")) {
                 ("no-device", _) => settings.no_device = true,
+                ("old-device", _) => settings.old_device = true,
                 ("bad-image", _) => settings.bad_image = true,
                 ("old-driver", _) => (settings.driver, settings.newest_ptx) = (10_020, (6, 5)),
                 ("launch-failure", number) => settings.failing_launch = count(fault, number),

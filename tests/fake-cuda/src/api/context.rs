@@ -103,8 +103,11 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_in
         115 => 1,
         _ => 0,
     };
-    // SAFETY: the caller gives a pointer to an int.
-    always(|_| unsafe { put(value, found) })
+    always(|device| {
+        let found = if attribute == 76 && device.settings.old_device { 0 } else { found };
+        // SAFETY: the caller gives a pointer to an int.
+        unsafe { put(value, found) }
+    })
 }
 
 #[unsafe(no_mangle)]
