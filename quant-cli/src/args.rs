@@ -19,7 +19,7 @@ Examples:
   quant convert Llama-q4.gguf Llama-again --to hf
   quant verify archive.bqt
 
-Exit codes: 0 done, 1 damage found, 2 refused or failed, 128 + signal when interrupted.";
+Exit codes: 0 done, 1 damage found or a condition holds, 2 refused or failed, 128 + signal when interrupted.";
 
 /// Converts and quantizes LLM checkpoints, in bounded memory, with the bytes of the reference tools.
 #[derive(Parser)]

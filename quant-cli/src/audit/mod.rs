@@ -79,7 +79,10 @@ pub fn run(args: &AuditArgs) -> Result<Outcome> {
     let text = match (args.json, args.csv) {
         (true, _) => crate::report::json(&report)?,
         (_, true) => csv::text(&report),
-        _ => table::text(&report, args.all),
+        _ => {
+            let written = args.html.as_ref().map(|path| format!("\nWrote {}\n", path.display()));
+            table::text(&report, args.all) + &written.unwrap_or_default()
+        }
     };
     if !args.json {
         report.notes.iter().for_each(|text| note(text));
@@ -122,6 +125,11 @@ fn write_page(path: &Path, page: &str, force: bool, inputs: &[Identity]) -> Resu
     staged.commit()
 }
 
+/// What a model is called: the name of its file or folder.
+fn file_name(path: &Path) -> Option<String> {
+    path.file_name().map(|name| name.to_string_lossy().into_owned())
+}
+
 /// A report with nothing in it yet.
 fn empty(args: &AuditArgs, names: &'static str) -> Report {
     Report {
@@ -159,9 +167,9 @@ impl<'a> Session<'a> {
     }
 
     /// Compares two models.
-    fn pair(&self, candidate: &Path) -> Result<Report> {
+    fn pair(&self, path: &Path) -> Result<Report> {
         let open = |path: &Path| quant_formats::open(path, quant_formats::Opening { io: self.args.io.into(), ..Default::default() });
-        let (reference, candidate) = (open(&self.args.reference)?, open(candidate)?);
+        let (reference, candidate) = (open(&self.args.reference)?, open(path)?);
         let mut pairing = audit::pair(reference, candidate, self.args.imatrix.is_some())?;
         self.narrow(&mut pairing)?;
         let stats = self.audit.run(&pairing.subjects(&self.beside)?, &self.progress)?;
@@ -176,7 +184,7 @@ impl<'a> Session<'a> {
             Measured { name: pairing.name_of(pair).to_owned(), ..measured(tensor, other.stored_as(), bytes, stats) }
         };
         let measured: Vec<Measured> = pairing.pairs.iter().zip(stats).map(measured).collect();
-        self.finish(&mut report, vec![build::scheme(None, measured)]);
+        self.finish(&mut report, vec![build::scheme(file_name(path), measured)]);
         report.problems.extend(std::mem::take(&mut pairing.problems));
         report.skipped = pairing.skipped.iter().map(|(name, reason)| Skipped { name: name.clone(), reason: reason.clone() }).collect();
         report.missing = pairing.missing.clone();

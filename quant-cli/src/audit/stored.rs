@@ -31,7 +31,7 @@ pub fn report(args: &AuditArgs) -> Result<Report> {
     if told.is_empty() {
         return Err(Error::request("--only matches no tensor that the file tells the errors of"));
     }
-    report.schemes.push(build::scheme(None, told));
+    report.schemes.push(build::scheme(super::file_name(&args.reference), told));
     let silent = checkpoint.tensors.iter().zip(&checkpoint.errors).filter(|(t, stats)| t.is_weight() && stats.is_none() && is_wanted(&t.name));
     report.skipped = silent.map(|(t, _)| Skipped { name: t.name.clone(), reason: "was not quantized when the file was written".into() }).collect();
     report.notes.push("these are the errors that the file was written with; sums only, without quantiles and statistics of weights".into());

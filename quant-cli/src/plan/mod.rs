@@ -74,7 +74,9 @@ pub fn run(args: &PlanArgs) -> Result<Outcome> {
     for text in &report.notes {
         note(text);
     }
-    Ok(Outcome::ok(if args.json { json(&report)? } else { report.text() }))
+    let next =
+        args.recipe.as_ref().map(|path| format!("Wrote {0}. Next: quant convert {1} OUTPUT --recipe {0}\n", path.display(), args.model.display()));
+    Ok(Outcome::ok(if args.json { json(&report)? } else { report.text() + &next.unwrap_or_default() }))
 }
 
 /// The threads that measure.
@@ -153,14 +155,21 @@ fn choices(
             continue;
         }
         if fitting.is_empty() {
-            let text: Vec<String> = schemes.iter().map(ToString::to_string).collect();
-            return Err(Error::tensor(&checkpoint.path, &t.name, format!("its shape {:?} fits none of {}", t.shape, text.join(", "))));
+            let text = schemes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let problem = match schemes.iter().any(|s| s.codec(&t.shape).is_ok()) {
+                true => format!("{text} needs an importance matrix (--imatrix)"),
+                false => format!("its shape {:?} fits none of {text}", t.shape),
+            };
+            return Err(Error::tensor(&checkpoint.path, &t.name, problem));
         }
         weight *= weights.iter().filter(|(pattern, _)| pattern.is_match(&t.name)).map(|(_, factor)| factor).product::<f64>();
         open.push(Open { place, weight, schemes: fitting });
     }
     if open.is_empty() {
-        return Err(Error::file(&checkpoint.path, "has no tensor whose type could be chosen"));
+        return Err(Error::file(
+            &checkpoint.path,
+            "has no tensor whose type could be chosen: all are kept, or have the types of q4_k_m already (plan the model in f16 or bf16)",
+        ));
     }
     Ok(open)
 }
@@ -207,8 +216,9 @@ fn solve(args: &PlanArgs, checkpoint: &Checkpoint, base: &Plan, open: &[Open], c
         return Ok(Solution { choice: found.choice, error: found.error, bound: found.bound as f64, budget: None });
     }
     let others = other_bytes(args, checkpoint, base, open)?;
+    let beside = args.target_size.map(|_| beside(args, checkpoint, base, is_gguf)).transpose()?;
     let total = match (args.target_size, args.target_bpw) {
-        (Some(size), _) => size.saturating_sub(beside(args, checkpoint, base, is_gguf)?),
+        (Some(size), _) => size.saturating_sub(beside.unwrap_or_default()),
         (_, Some(bits)) => (bits / 8.0 * base.n_elements() as f64) as u64,
         _ => 0,
     };
@@ -217,9 +227,10 @@ fn solve(args: &PlanArgs, checkpoint: &Checkpoint, base: &Plan, open: &[Open], c
         let least: u64 = candidates.iter().filter_map(|c| c.iter().map(|c| c.bytes).min()).sum::<u64>() + others;
         let bits = least as f64 * 8.0 / base.n_elements().max(1) as f64;
         match e {
-            Error::Request(_) => {
-                Error::request(format!("the target is too small: these types need {least} bytes of tensors, {bits:.2} bits a weight, at least"))
-            }
+            Error::Request(_) => Error::request(match beside {
+                Some(beside) => format!("the target is too small: with these types the file has at least {} bytes", least + beside),
+                None => format!("the target is too small: these types need {bits:.2} bits a weight at least, with what is kept at 16 bits"),
+            }),
             other => other,
         }
     })?;

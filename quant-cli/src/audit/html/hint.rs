@@ -26,11 +26,11 @@ fn what(report: &Report, scheme: &SchemeReport) -> String {
         (Some(worst), _) if standing_out > 0 && standing_out * 10 <= tensors.len() => {
             let all = counted(standing_out, "tensor");
             let which = if standing_out == 1 { "the worst tensor".into() } else { format!("the {all} that stand out, such as the worst") };
-            format!("give more bits to {which}{}", option(report, worst, true))
+            format!("give more bits to {which}{}", option(report, scheme, worst, true))
         }
         (_, Some(role)) => {
             let example = tensors.iter().find(|t| t.role == role.role);
-            let option = example.map_or(".".into(), |t| option(report, t, false));
+            let option = example.map_or(".".into(), |t| option(report, scheme, t, false));
             format!("more bits for <b>{}</b>{option}", Escaped(role.role))
         }
         _ => "a scheme with more bits. No tensor and no role stands out, so a rule for some of them would not help much.".into(),
@@ -44,11 +44,11 @@ fn worst_role(scheme: &SchemeReport) -> Option<&RoleRow> {
 
 /// `: --tensor-type 'PATTERN=SCHEME'` for a tensor, and unless for it only, for those of the same name in other layers; a full stop if there
 /// is no safe text.
-fn option(report: &Report, like: &TensorRow, only: bool) -> String {
-    let scheme = like.to.parse::<Scheme>();
-    let is_ggml = matches!(scheme, Ok(Scheme::Ggml(_)));
-    let pattern = if is_ggml && report.names == "Hugging Face" { gguf_pattern(like, only) } else { pattern(&like.name, only) };
-    let more = match scheme {
+fn option(report: &Report, scheme: &SchemeReport, like: &TensorRow, only: bool) -> String {
+    let stored = like.to.parse::<Scheme>();
+    let is_ggml = matches!(stored, Ok(Scheme::Ggml(_)));
+    let pattern = if is_ggml && report.names == "Hugging Face" { gguf_pattern(like, only) } else { pattern(scheme, like, only) };
+    let more = match stored {
         Ok(Scheme::Ggml(_)) if like.bits_per_weight < 8.0 => "q8_0",
         Ok(Scheme::Ggml(_)) => "f16",
         Ok(Scheme::Affine { bits: ..8, .. }) => "affine8",
@@ -63,13 +63,24 @@ fn option(report: &Report, like: &TensorRow, only: bool) -> String {
     }
 }
 
-/// A pattern for a name, or for its last words: `^model\.layers\.3\.mlp\.down_proj\.weight$`, `\.down_proj\.weight$`.
-fn pattern(name: &str, only: bool) -> Option<String> {
+/// A pattern for a name, or for its last words, `\.down_proj\.weight$`; for the same name in all layers where these would fit other roles.
+fn pattern(scheme: &SchemeReport, like: &TensorRow, only: bool) -> Option<String> {
+    let name = &like.name;
     let is_plain = name.len() <= 120 && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    if !is_plain {
+        return None;
+    }
     let words: Vec<&str> = name.rsplit('.').collect();
     match words[..] {
-        _ if !is_plain => None,
-        [last, word, _, ..] if !only => Some(format!("{}$", regex::escape(&format!(".{word}.{last}")))),
+        [last, word, _, ..] if !only => {
+            let ending = format!(".{word}.{last}");
+            if scheme.tensors.iter().all(|t| t.role == like.role || !t.name.ends_with(&ending)) {
+                return Some(format!("{}$", regex::escape(&ending)));
+            }
+            let is_number = |word: &str| word.bytes().all(|b| b.is_ascii_digit());
+            let words: Vec<String> = name.split('.').map(|w| if is_number(w) { "[0-9]+".into() } else { regex::escape(w) }).collect();
+            Some(format!("^{}$", words.join("\\.")))
+        }
         _ => Some(format!("^{}$", regex::escape(name))),
     }
 }
@@ -94,10 +105,26 @@ fn gguf_pattern(tensor: &TensorRow, only: bool) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn row(name: &str) -> crate::audit::build::Measured {
+        let role = quant_core::source::Role::Linear;
+        let (shape, stats) = (vec![4, 4], quant_core::audit::ErrorStats::default());
+        crate::audit::build::Measured { name: name.into(), shape, from: "f32".into(), to: "nf4".into(), role, bytes: 8, stats }
+    }
+
+    fn pattern_of(names: &[&str], only: bool) -> Option<String> {
+        let scheme = crate::audit::build::scheme(None, names.iter().map(|name| row(name)).collect());
+        let first = scheme.tensors.iter().find(|t| t.name == names[0]).unwrap();
+        pattern(&scheme, first, only)
+    }
+
     #[test]
     fn patterns_fit_names() {
-        assert_eq!(pattern("a.layers.3.down_proj.weight", true).as_deref(), Some("^a\\.layers\\.3\\.down_proj\\.weight$"));
-        assert_eq!(pattern("a.layers.3.down_proj.weight", false).as_deref(), Some("\\.down_proj\\.weight$"));
-        assert_eq!(pattern("a' --force '", true), None);
+        assert_eq!(pattern_of(&["a.layers.3.down_proj.weight"], true).as_deref(), Some("^a\\.layers\\.3\\.down_proj\\.weight$"));
+        assert_eq!(pattern_of(&["a.layers.3.down_proj.weight"], false).as_deref(), Some("\\.down_proj\\.weight$"));
+        assert_eq!(pattern_of(&["a' --force '"], true), None);
+        // BERT calls what it has in three roles `dense`.
+        let names =
+            ["encoder.layer.0.output.dense.weight", "encoder.layer.0.attention.output.dense.weight", "encoder.layer.0.intermediate.dense.weight"];
+        assert_eq!(pattern_of(&names, false).as_deref(), Some("^encoder\\.layer\\.[0-9]+\\.output\\.dense\\.weight$"));
     }
 }
