@@ -9,7 +9,7 @@ use crate::audit::DeviceSums;
 use crate::codec::{Codec, Slab, Tally, Unfit};
 use crate::convert::Budget;
 use crate::ggml::Type;
-use crate::{Dtype, Result, Scheme};
+use crate::{Dtype, Error, Result, Scheme};
 
 /// The tensor that slabs belong to, and what becomes of it.
 #[derive(Clone, Copy)]
@@ -31,6 +31,17 @@ pub enum Failure {
     Unfit(Unfit),
     /// The device failed; a sentence.
     Device(String),
+}
+
+impl Failure {
+    /// The same as an error of a tensor, which may have no name, under a scheme.
+    pub fn error(self, tensor: &str, scheme: Scheme) -> Error {
+        match self {
+            Failure::Unfit(Unfit { index, value }) => Error::NonFinite { tensor: tensor.into(), index, value, scheme: scheme.to_string() },
+            Failure::Device(message) if tensor.is_empty() => Error::request(message),
+            Failure::Device(message) => Error::request(format!("tensor '{tensor}': {message}")),
+        }
+    }
 }
 
 impl From<Unfit> for Failure {
@@ -83,8 +94,8 @@ pub trait Backend: Send + Sync {
     /// The sums over blocks of the errors ŵ − w, with the bits of the CPU's. None: it cannot, or a number is not finite.
     ///
     /// # Errors
-    /// If the device fails.
-    fn measure(&self, _w: &[f32], _q: &[f32], _importance: Option<&[f32]>) -> std::result::Result<Option<DeviceSums>, Failure> {
+    /// If the device fails; a sentence.
+    fn measure(&self, _w: &[f32], _q: &[f32], _importance: Option<&[f32]>) -> std::result::Result<Option<DeviceSums>, String> {
         Ok(None)
     }
 
@@ -208,7 +219,7 @@ impl Backend for Verified {
         }
     }
 
-    fn measure(&self, w: &[f32], q: &[f32], importance: Option<&[f32]>) -> std::result::Result<Option<DeviceSums>, Failure> {
+    fn measure(&self, w: &[f32], q: &[f32], importance: Option<&[f32]>) -> std::result::Result<Option<DeviceSums>, String> {
         self.inner.measure(w, q, importance)
     }
 

@@ -340,15 +340,11 @@ pub fn encode_on(backend: &dyn Backend, scheme: Scheme, shape: &[u64], x: &[f32]
     if crate::dtype::n_elements(shape) != Some(x.len() as u64) {
         return Err(Error::request(format!("shape {shape:?} does not have {} elements", x.len())));
     }
-    let refused = |Unfit { index, value }| Error::NonFinite { tensor: String::new(), index, value, scheme: scheme.to_string() };
-    let failed = |failure| match failure {
-        Failure::Unfit(unfit) => refused(unfit),
-        Failure::Device(message) => Error::request(message),
-    };
+    let failed = |failure: Failure| failure.error("", scheme);
     let known = match codec.scan(u64::MAX) {
         None => Known::Nothing,
         Some(mut scan) => {
-            scan.fold(scan.measure(0, &mut x.to_vec()).map_err(refused)?);
+            scan.fold(scan.measure(0, &mut x.to_vec()).map_err(|unfit| failed(unfit.into()))?);
             scan.finish().ok_or_else(|| overflow("", scheme))?
         }
     };
@@ -384,11 +380,8 @@ pub fn decode_on(backend: &dyn Backend, scheme: Scheme, shape: &[u64], parts: &[
     let mut out = vec![0.0; shape.iter().product::<u64>() as usize];
     let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
     let target = Target { tensor: 0, scheme, shape, codec: &*codec };
-    match backend.decode(&target, 0, &parts, &mut out) {
-        Ok(()) => Ok(out),
-        Err(Failure::Unfit(Unfit { index, value })) => Err(Error::NonFinite { tensor: String::new(), index, value, scheme: scheme.to_string() }),
-        Err(Failure::Device(message)) => Err(Error::request(message)),
-    }
+    backend.decode(&target, 0, &parts, &mut out).map_err(|failure| failure.error("", scheme))?;
+    Ok(out)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 const u32 BLOCK = 256, LANES = 4, THREADS = 128, BINS = 4096, BIN_SHIFT = 19;
 
-// Of a block; quant_core::audit::BlockSums has the same fields in the same order.
+// Of a block; quant-cuda/src/run/measure.rs reads it.
 struct Sums {
     double mean, m2, m3, m4, w2, q2, wq, e, e2, greatest, he2, hw2;
     float min, max;

@@ -11,6 +11,13 @@ pub struct Buffer {
     pub len: usize,
 }
 
+impl Buffer {
+    /// The buffer from byte `offset` on.
+    pub fn from(self, offset: usize) -> Buffer {
+        Buffer { address: self.address + offset as u64, len: self.len - offset }
+    }
+}
+
 /// An argument of a kernel.
 #[derive(Clone, Copy, Debug)]
 pub enum Arg {

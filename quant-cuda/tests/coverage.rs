@@ -109,6 +109,9 @@ fn faults_are_found() {
 
 #[test]
 fn each_source_has_its_ptx() {
+    // And the program has them all.
+    let built_in: BTreeMap<String, String> = quant_cuda::ptx::MODULES.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect();
+    assert!(built_in == modules(), "src/ptx.rs has {:?}", built_in.keys());
     assert_eq!(files(&here("kernels"), "cu").into_keys().collect::<Vec<_>>(), modules().into_keys().collect::<Vec<_>>());
 }
 

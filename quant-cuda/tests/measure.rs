@@ -5,8 +5,8 @@ mod common;
 use std::sync::Mutex;
 
 use common::{Sim, normal};
-use quant_core::audit::{DeviceSums, ErrorStats, stats_of, stats_on};
-use quant_core::backend::{Backend, Encoded, Failure, Target};
+use quant_core::audit::{DeviceSums, ErrorStats, stats_on};
+use quant_core::backend::{Backend, Cpu, Encoded, Target};
 use quant_core::codec::Slab;
 use quant_cuda::run::measure::measure;
 
@@ -25,10 +25,10 @@ impl Backend for Measuring {
         Ok(target.codec.encode(slab, x, out)?)
     }
 
-    fn measure(&self, w: &[f32], q: &[f32], importance: Option<&[f32]>) -> Result<Option<DeviceSums>, Failure> {
+    fn measure(&self, w: &[f32], q: &[f32], importance: Option<&[f32]>) -> Result<Option<DeviceSums>, String> {
         let bytes = |x: &[f32]| x.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
         let found = measure(&mut *self.sim.lock().unwrap(), &bytes(w), &bytes(q), importance.map(bytes).as_deref());
-        let found = found.map_err(|error| Failure::Device(error.to_string()))?;
+        let found = found.map_err(|error| error.to_string())?;
         *self.done.lock().unwrap() += usize::from(found.is_some());
         Ok(found)
     }
@@ -37,7 +37,7 @@ impl Backend for Measuring {
 /// The figures of both, which are compared bit for bit where they are numbers.
 fn check(w: &[f32], q: &[f32], importance: Option<&[f32]>, reversed: bool) -> (ErrorStats, usize) {
     let backend = Measuring { sim: Mutex::new(Sim { reversed, ..Sim::new() }), done: Mutex::new(0) };
-    let (found, wanted) = (stats_on(&backend, w, q, importance, 7).unwrap(), stats_of(w, q, importance, 7));
+    let [found, wanted] = [&backend as &dyn Backend, &Cpu].map(|backend| stats_on(backend, w, q, importance, 7).unwrap());
     assert_eq!(found, wanted, "{} pairs", w.len());
     let bits = |stats: &ErrorStats| {
         let moments = [stats.weights.mean, stats.weights.m2, stats.weights.m3, stats.weights.m4];

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use quant_tests::{command, convert, here, quant, quant_ok, refused, sha256, tiny_llama};
+use quant_tests::{command, convert, here, quant, quant_ok, sha256, tiny_llama};
 use serde_json::Value;
 
 /// A driver for the program, and what it did.
@@ -18,6 +18,15 @@ impl Driver {
         let folder = tempfile::tempdir().unwrap();
         fake_cuda::install(folder.path());
         Driver { folder, variables: variables.to_vec() }
+    }
+
+    /// Files by the driver's names that are no libraries: a driver of this machine is not found behind them.
+    fn broken() -> Driver {
+        let driver = Driver { folder: tempfile::tempdir().unwrap(), variables: Vec::new() };
+        for name in ["libcuda.so", "libcuda.so.1"] {
+            std::fs::write(driver.folder.path().join(name), b"no library").unwrap();
+        }
+        driver
     }
 
     fn command<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Command {
@@ -232,11 +241,7 @@ fn nan_is_decoded_by_the_cpu() {
 /// A library by the driver's name that is none is told, not trusted.
 #[test]
 fn what_is_no_driver_is_told() {
-    let driver = Driver::new(&[]);
-    for name in ["libcuda.so", "libcuda.so.1"] {
-        std::fs::write(driver.folder.path().join(name), b"no library").unwrap();
-    }
-    let shown = driver.run(&["devices"]);
+    let shown = Driver::broken().run(&["devices"]);
     assert_eq!(shown.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&shown.stdout).contains("there is no CUDA driver") && stderr(&shown).is_empty(), "{}", stderr(&shown));
 }
@@ -254,23 +259,27 @@ fn devices_are_listed() {
     assert!(String::from_utf8_lossy(&none.stdout).contains("no CUDA-capable device"));
 }
 
-/// Without a driver `auto` converts on the CPU and says so, `cuda` is refused with the way out. Where there is a driver, other tests tell.
+/// Without a driver `auto` converts on the CPU and says so, `cuda` is refused with the way out.
 #[test]
 fn without_a_driver_nothing_is_lost() {
-    if quant(&["devices"]).status.success() {
-        eprintln!("skipped: this machine has a GPU");
-        return;
+    let driver = Driver::broken();
+    nothing_is_lost(|args| driver.run(args));
+    // As this machine is, unless it has a GPU: that it works then is what the other tests say.
+    if !quant(&["devices"]).status.success() {
+        nothing_is_lost(|args| quant(args));
     }
+}
+
+fn nothing_is_lost(run: impl Fn(&[&str]) -> Output) {
     let dir = tempfile::tempdir().unwrap();
-    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
-    let text = |path: &Path| path.display().to_string();
-    let model = here("data/tiny-llama");
-    let said = refused(&["convert", &text(&model), &text(&a), "--type", "nf4", "--device", "cuda"]);
-    assert!(said.contains("use --device auto or --device cpu"), "{said}");
-    assert!(!a.exists());
-    let done = quant(&["convert", &text(&model), &text(&a), "--type", "nf4", "--device", "auto"]);
+    let [model, a, b] = [here("data/tiny-llama"), dir.path().join("a"), dir.path().join("b")].map(|path| path.display().to_string());
+    let refused = run(&["convert", &model, &a, "--type", "nf4", "--device", "cuda"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("use --device auto or --device cpu"), "{}", stderr(&refused));
+    assert!(!Path::new(&a).exists());
+    let done = run(&["convert", &model, &a, "--type", "nf4", "--device", "auto"]);
     assert!(done.status.success());
     assert_eq!(stderr(&done).matches("the CPU does the work").count(), 1, "{}", stderr(&done));
-    convert(&model, &b, &["--type", "nf4"]);
-    assert_eq!(digests(&a), digests(&b));
+    convert(Path::new(&model), Path::new(&b), &["--type", "nf4"]);
+    assert_eq!(digests(Path::new(&a)), digests(Path::new(&b)));
 }

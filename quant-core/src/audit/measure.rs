@@ -7,7 +7,7 @@ use super::Moments;
 use super::sketch::Counting;
 use super::stats::{BLOCK, BlockStats, ErrorStats, SlabStats, WorstBlock};
 use super::{BlockSums, DeviceSums};
-use crate::backend::{Backend, Failure};
+use crate::backend::Backend;
 use crate::simd::{Doubles, OverDoubles, widest, with_doubles};
 use crate::{Error, Result};
 
@@ -41,23 +41,14 @@ pub(super) fn measure(piece: &Piece<'_>, counting: &mut Counting) -> SlabStats {
 
 /// Measures a piece on a device, if that can.
 pub(super) fn measure_on(backend: &dyn Backend, piece: &Piece<'_>, counting: &mut Counting) -> Result<SlabStats> {
-    match backend.measure(piece.w, piece.q, piece.importance) {
-        Ok(Some(sums)) => Ok(from_sums(piece, &sums, counting)),
-        Ok(None) => Ok(measure(piece, counting)),
-        Err(Failure::Device(message)) => Err(Error::request(message)),
-        Err(Failure::Unfit(unfit)) => Err(Error::request(format!("element {} is {}", unfit.index, unfit.value))),
-    }
+    let sums = backend.measure(piece.w, piece.q, piece.importance).map_err(Error::request)?;
+    Ok(match sums {
+        Some(sums) => from_sums(piece, &sums, counting),
+        None => measure(piece, counting),
+    })
 }
 
-/// The errors of weights that are in memory, of a tensor with `columns` columns.
-pub fn stats_of(w: &[f32], q: &[f32], importance: Option<&[f32]>, columns: u64) -> ErrorStats {
-    let piece = Piece { at: 0, columns, w, q, importance, noise: None };
-    let mut stats = ErrorStats::default();
-    stats.add(&measure(&piece, &mut Counting::new()));
-    stats
-}
-
-/// [`stats_of`] by a backend.
+/// The errors of weights that are in memory, of a tensor with `columns` columns, measured by a backend.
 ///
 /// # Errors
 /// If the device fails.

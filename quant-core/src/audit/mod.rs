@@ -18,7 +18,7 @@ mod stats;
 mod sums;
 
 pub use activations::Activations;
-pub use measure::{stats_of, stats_on};
+pub use measure::stats_on;
 pub use moments::Moments;
 pub use ordered::Ordered;
 pub use pass::{Audit, Candidate, Inputs, Seen, Subject};

@@ -31,34 +31,6 @@ pub struct BlockSums {
     pub first: u32,
 }
 
-impl BlockSums {
-    /// Bytes of a block on a device.
-    pub const BYTES: usize = 12 * 8 + 4 * 4;
-
-    /// From little-endian bytes, the fields in their order.
-    pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> BlockSums {
-        let (doubles, rest) = bytes.as_chunks::<8>();
-        debug_assert!(rest.is_empty());
-        let double = |i: usize| f64::from_le_bytes(doubles[i]);
-        let word = |i: usize| u64::from_le_bytes(doubles[12 + i / 2]) >> (i % 2 * 32);
-        BlockSums {
-            mean: double(0),
-            m: [double(1), double(2), double(3)],
-            w2: double(4),
-            q2: double(5),
-            wq: double(6),
-            e: double(7),
-            e2: double(8),
-            greatest: double(9),
-            weighted: [double(10), double(11)],
-            min: f32::from_bits(word(0) as u32),
-            max: f32::from_bits(word(1) as u32),
-            zeros: word(2) as u32,
-            first: word(3) as u32,
-        }
-    }
-}
-
 /// The sums over all blocks of a piece that begins at a block, all of its numbers finite.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeviceSums {

@@ -166,10 +166,7 @@ impl<'a> Work<'a> {
     }
 
     fn failed(&self, failure: Failure) -> Error {
-        match failure {
-            Failure::Unfit(unfit) => self.refused(unfit),
-            Failure::Device(message) => Error::request(format!("tensor '{}': {message}", self.planned.name)),
-        }
+        failure.error(&self.planned.name, self.planned.scheme)
     }
 
     pub(crate) fn write(&self, sink: &dyn Sink, range: Range<u64>, scratch: &Scratch) -> Result<()> {
@@ -220,8 +217,7 @@ impl<'a> Work<'a> {
     }
 
     pub(crate) fn refused(&self, unfit: Unfit) -> Error {
-        let Unfit { index, value } = unfit;
-        Error::NonFinite { tensor: self.planned.name.clone(), index, value, scheme: self.planned.scheme.to_string() }
+        self.failed(Failure::Unfit(unfit))
     }
 }
 

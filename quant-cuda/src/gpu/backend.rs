@@ -74,7 +74,7 @@ impl<'d> Cuda<'d> {
     }
 
     /// Runs work on a lane, waiting for one to be free. None: the CPU has to do it.
-    fn on_lane<T>(&self, work: impl FnOnce(&mut Lane<'d>) -> Result<Option<T>, DeviceError>) -> Result<Option<T>, Failure> {
+    fn on_lane<T>(&self, work: impl FnOnce(&mut Lane<'d>) -> Result<Option<T>, DeviceError>) -> Result<Option<T>, String> {
         if self.lost.get().is_some() {
             return Ok(None);
         }
@@ -97,7 +97,7 @@ impl<'d> Cuda<'d> {
                 let _ = self.lost.set(message);
                 Ok(None)
             }
-            Err(DeviceError::Failed(message)) => Err(Failure::Device(format!("{message}; --device cpu does without it"))),
+            Err(DeviceError::Failed(message)) => Err(format!("{message}; --device cpu does without it")),
         }
     }
 
@@ -121,10 +121,11 @@ impl<'d> Cuda<'d> {
             return Ok(None);
         }
         let job = Encode { scheme: target.scheme, shape: target.shape, codec: target.codec, slab, dtype, x };
-        self.on_lane(|lane| match run::encode(lane, &job, out)? {
+        let done = self.on_lane(|lane| match run::encode(lane, &job, out)? {
             Outcome::Done(tally) => Ok(Some(tally)),
             Outcome::Refused => Ok(None),
-        })
+        });
+        done.map_err(Failure::Device)
     }
 }
 
@@ -157,7 +158,8 @@ impl Backend for Cuda<'_> {
 
     fn decode(&self, target: &Target<'_>, at: u64, parts: &[&[u8]], out: &mut [f32]) -> Result<(), Failure> {
         let job = Decode { scheme: target.scheme, shape: target.shape, codec: target.codec, at, parts };
-        let done = run::decodes(target.scheme) && self.on_lane(|lane| Ok(run::decode(lane, &job, out)?.then_some(())))?.is_some();
+        let on_lane = |out: &mut [f32]| self.on_lane(|lane| Ok(run::decode(lane, &job, out)?.then_some(()))).map_err(Failure::Device);
+        let done = run::decodes(target.scheme) && on_lane(out)?.is_some();
         // A GPU has one NaN, and the CPU keeps what a NaN says.
         if !done || out.iter().any(|v| v.is_nan()) {
             target.codec.decode(at, parts, out);
@@ -165,7 +167,7 @@ impl Backend for Cuda<'_> {
         Ok(())
     }
 
-    fn measure(&self, w: &[f32], q: &[f32], importance: Option<&[f32]>) -> Result<Option<DeviceSums>, Failure> {
+    fn measure(&self, w: &[f32], q: &[f32], importance: Option<&[f32]>) -> Result<Option<DeviceSums>, String> {
         self.on_lane(|lane| run::measure::measure(lane, w.as_bytes(), q.as_bytes(), importance.map(IntoBytes::as_bytes)))
     }
 

@@ -18,7 +18,7 @@ const OLDEST: c_int = 11_000;
 const ALIGNMENT: usize = 256;
 
 /// What is called, which cudarc takes for granted.
-const FUNCTIONS: [&str; 21] = [
+const FUNCTIONS: [&str; 25] = [
     "cuDriverGetVersion",
     "cuInit",
     "cuGetErrorName",
@@ -39,7 +39,11 @@ const FUNCTIONS: [&str; 21] = [
     "cuModuleLoadData",
     "cuModuleGetFunction",
     "cuLaunchKernel",
+    "cuStreamCreate",
     "cuStreamSynchronize",
+    "cuStreamDestroy_v2",
+    "cuMemFree_v2",
+    "cuMemFreeHost",
 ];
 
 /// Whether the library has a function.

@@ -3,7 +3,7 @@
 use quant_core::Scheme;
 use quant_core::ggml::Type;
 
-use super::Decode;
+use super::{Decode, download_floats};
 use crate::queue::{Arg, DeviceError, Kernel, Queue};
 
 /// Threads of a block, an element each.
@@ -26,11 +26,7 @@ pub fn decode(queue: &mut dyn Queue, job: &Decode<'_>, out: &mut [f32]) -> Resul
     let numbers = queue.room(4 * out.len())?;
     let args = [Arg::Buffer(blocks), Arg::U32(skip as u32), Arg::U64(out.len() as u64), Arg::Buffer(numbers)];
     queue.launch(kernel(ty), grid, THREADS as u32, &args)?;
-    let mut bytes = vec![0; 4 * out.len()];
-    queue.download(numbers, &mut bytes)?;
-    for (number, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
-        *number = f32::from_le_bytes(*bytes);
-    }
+    download_floats(queue, numbers, out)?;
     Ok(true)
 }
 

@@ -4,13 +4,11 @@ use quant_core::Scheme;
 use quant_core::codec::{Known, Tally};
 use quant_core::ggml::Type;
 
-use super::{Encode, Outcome, dtype_number};
-use crate::queue::{Arg, DeviceError, Kernel, Queue};
+use super::{Encode, HEAD, Outcome, bytes_of, dtype_number, is_refused};
+use crate::queue::{Arg, Buffer, DeviceError, Kernel, Queue};
 
 /// Threads of a block.
 const THREADS: u32 = 64;
-/// Bytes before the blocks: whether the slab is refused; see `blocks.cuh`.
-const HEAD: usize = 16;
 
 /// How a type is encoded.
 struct Plan {
@@ -79,7 +77,7 @@ pub fn encode(queue: &mut dyn Queue, job: &Encode<'_>, out: &mut [Vec<u8>]) -> R
     let importance = job.slab.importance.filter(|_| plan.importance != Importance::Ignored);
     let mut args = vec![x, Arg::U32(dtype), Arg::U32(blocks)];
     let weights = match importance {
-        Some(importance) => Arg::Buffer(queue.upload(&importance.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?),
+        Some(importance) => Arg::Buffer(queue.upload(&bytes_of(importance))?),
         None => Arg::Null,
     };
     let is_weighted = importance.is_some();
@@ -97,7 +95,7 @@ pub fn encode(queue: &mut dyn Queue, job: &Encode<'_>, out: &mut [Vec<u8>]) -> R
     queue.launch(if is_weighted { plan.weighted } else { plan.plain }, grid, THREADS, &args)?;
     out.resize(HEAD + len, 0);
     queue.download(result, out)?;
-    if out[..4] != [0; 4] {
+    if is_refused(out) {
         return Ok(Outcome::Refused);
     }
     out.drain(..HEAD);
@@ -105,11 +103,11 @@ pub fn encode(queue: &mut dyn Queue, job: &Encode<'_>, out: &mut [Vec<u8>]) -> R
 }
 
 /// The mean square of each row that the slab touches: known from a scan, or made from whole rows.
-fn mean_squares(queue: &mut dyn Queue, job: &Encode<'_>, x: Arg, dtype: u32, columns: u64) -> Result<crate::queue::Buffer, DeviceError> {
+fn mean_squares(queue: &mut dyn Queue, job: &Encode<'_>, x: Arg, dtype: u32, columns: u64) -> Result<Buffer, DeviceError> {
     let (first, end) = (job.slab.at / columns, (job.slab.at + job.n()).div_ceil(columns));
     if let Known::Rows(means) = job.slab.known {
         let rows = means.get(first as usize..end as usize).unwrap_or_default();
-        return queue.upload(&rows.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
+        return queue.upload(&bytes_of(rows));
     }
     let rows = (end - first) as u32;
     let buffer = queue.room(rows as usize * 4)?;

@@ -4,19 +4,17 @@ use quant_core::Scheme;
 use quant_core::codec::{Columns, Fill, Known, Tally};
 use quant_core::scheme::{Book, Profile};
 
-use super::{Decode, Encode, Outcome, dtype_number};
+use super::{Decode, Encode, HEAD, Outcome, bytes_of, download_floats, dtype_number, is_refused};
 use crate::queue::{Arg, Buffer, DeviceError, Kernel, Queue};
 
 /// Threads of a block.
 const THREADS: u32 = 256;
 /// Groups longer than this are measured by a whole block, not by a warp.
 const WARP_GROUP: u64 = 4096;
-/// Bytes before what a kernel gives: see `Head` in `groups.cuh`.
-const HEAD: usize = 16;
 /// Pieces of the output begin at multiples of this.
 const ALIGNMENT: usize = 16;
 /// Scales that share a nested scale.
-const NESTED: u64 = 256;
+const NESTED: u32 = 256;
 
 /// How a scheme is done.
 struct Plan {
@@ -84,8 +82,57 @@ impl Pieces {
     }
 }
 
-fn at(buffer: Buffer, offset: usize) -> Arg {
-    Arg::Buffer(Buffer { address: buffer.address + offset as u64, len: buffer.len - offset })
+/// The groups that a slab touches.
+struct Touched {
+    /// Elements of the slab.
+    n: u32,
+    first: u64,
+    groups: u32,
+    /// Whether the first begins in an earlier slab, in whose output it stands.
+    begun: bool,
+}
+
+impl Touched {
+    /// None if they are too many for a kernel.
+    fn by(job: &Encode<'_>, group: u64) -> Option<Touched> {
+        let (start, n) = (job.slab.at, job.n());
+        let first = start / group;
+        let groups = if n == 0 { 0 } else { (start + n).div_ceil(group) - first };
+        Some(Touched { n: n.try_into().ok()?, first, groups: groups.try_into().ok()?, begun: first * group < start })
+    }
+
+    fn nested_blocks(&self) -> u32 {
+        self.groups.div_ceil(NESTED)
+    }
+}
+
+/// Where in what the kernels give which part lies.
+struct Layout {
+    codes: usize,
+    params: Vec<usize>,
+    /// The codes of scales, and their own scales.
+    nested: Option<(usize, usize)>,
+    len: usize,
+}
+
+impl Layout {
+    fn new(plan: &Plan, slab: &Touched) -> Layout {
+        let mut pieces = Pieces::default();
+        pieces.add(HEAD);
+        let codes = pieces.add(slab.n.div_ceil(8) as usize * plan.bits as usize);
+        let params = (0..plan.n_params).map(|_| pieces.add(slab.groups as usize * 4)).collect();
+        let nested = plan.nested.map(|_| (pieces.add(slab.groups as usize), pieces.add(slab.nested_blocks() as usize * 4)));
+        Layout { codes, params, nested, len: pieces.0 }
+    }
+
+    /// Where the bytes of each part begin, in the order of the codec.
+    fn parts(&self, slab: &Touched) -> Vec<usize> {
+        match self.nested {
+            // codes, absmax, quant_map (which is whole), nested_absmax
+            Some((scales, absmax)) => vec![self.codes, scales, 0, absmax],
+            None => std::iter::once(self.codes).chain(self.params.iter().map(|at| at + usize::from(slab.begun) * 4)).collect(),
+        }
+    }
 }
 
 /// Encodes a slab.
@@ -94,83 +141,73 @@ fn at(buffer: Buffer, offset: usize) -> Arg {
 /// If the device has no room for it, or fails.
 pub fn encode(queue: &mut dyn Queue, job: &Encode<'_>, out: &mut [Vec<u8>]) -> Result<Outcome, DeviceError> {
     let (Some(plan), Some(dtype)) = (plan(job.scheme, job.shape), dtype_number(job.dtype)) else { return Ok(Outcome::Refused) };
-    let n = job.n();
-    let (start, end, group) = (job.slab.at, job.slab.at + n, plan.group);
-    let total: u64 = job.shape.iter().product();
-    let first = start / group;
-    let touched = if n == 0 { 0 } else { end.div_ceil(group) - first };
-    let (Ok(n32), Ok(groups)) = (u32::try_from(n), u32::try_from(touched)) else { return Ok(Outcome::Refused) };
-    // Groups that begin in an earlier slab stand in that slab's output.
-    let begun = (first * group < start) as usize;
-    let offset = match job.slab.known {
-        Known::Offset(offset) => *offset,
-        _ => 0.0,
-    };
-    let params_len = groups as usize * 4;
-    let nested_blocks = touched.div_ceil(NESTED) as usize;
-    let mut pieces = Pieces::default();
-    pieces.add(HEAD);
-    let codes_at = pieces.add(n.div_ceil(8) as usize * plan.bits as usize);
-    let params_at: Vec<usize> = (0..plan.n_params).map(|_| pieces.add(params_len)).collect();
-    let nested_at = plan.nested.map(|kernel| (kernel, pieces.add(groups as usize), pieces.add(nested_blocks * 4)));
-    let result = queue.room(pieces.0)?;
-    if n > 0 {
-        let x = queue.upload(job.x)?;
-        let known = match job.slab.known {
-            Known::Groups(stats) => {
-                let pairs = stats.get(first as usize..(first + touched) as usize).unwrap_or_default();
-                Arg::Buffer(queue.upload(&pairs.iter().flatten().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?)
-            }
-            _ => Arg::Null,
-        };
-        let outliers = if job.scheme == Scheme::Int8 { Some(queue.room(outlier_bytes(group))?) } else { None };
-        let slab = [Arg::Buffer(x), Arg::U32(dtype), Arg::U32(n32), Arg::U64(start), Arg::U64(group), Arg::U64(total), Arg::U32(plan.setting)];
-        let p = |i: usize| params_at.get(i).map_or(Arg::Null, |&offset| at(result, offset));
-        let is_wide = group > WARP_GROUP;
-        let blocks = if is_wide { groups } else { groups.div_ceil(THREADS / 32) };
-        let own = [known, Arg::U32(is_wide.into()), p(0), p(1), at(result, 0)];
-        queue.launch(plan.params, blocks, THREADS, &[&slab[..], &own].concat())?;
-        let outliers_arg = outliers.map_or(Arg::Null, Arg::Buffer);
-        let own = [p(0), p(1), at(result, codes_at), at(result, 0), outliers_arg];
-        queue.launch(plan.codes, n32.div_ceil(8).div_ceil(THREADS), THREADS, &[&slab[..], &own].concat())?;
-        if let Some((kernel, codes, absmax)) = nested_at {
-            let args = [p(0), Arg::U32(groups), Arg::F32(offset), at(result, codes), at(result, absmax)];
-            queue.launch(kernel, (nested_blocks as u32).div_ceil(THREADS / 32), THREADS, &args)?;
-        }
-        let mut bytes = vec![0; pieces.0];
-        queue.download(result, &mut bytes)?;
-        let head = |i: usize| bytes[i * 4..][..4] != [0; 4];
-        if head(0) {
-            return Ok(Outcome::Refused);
-        }
-        let mut tally = Tally::default();
-        if let Some(buffer) = outliers.filter(|_| head(1)) {
-            let mut words = vec![0; buffer.len];
-            queue.download(buffer, &mut words)?;
-            tally.outlier_columns = columns_of(&words);
-        }
-        let params = |i: usize| (params_at[i] + begun * 4, params_len - begun * 4);
-        let places: Vec<(usize, usize)> = match nested_at {
-            // codes, absmax, quant_map, nested_absmax
-            Some((_, scales, absmax)) => vec![(codes_at, 0), (scales, groups as usize), (0, 0), (absmax, nested_blocks * 4)],
-            None => std::iter::once((codes_at, 0)).chain((0..plan.n_params).map(params)).collect(),
-        };
-        fill(job, out, &bytes, &places);
+    let Some(slab) = Touched::by(job, plan.group) else { return Ok(Outcome::Refused) };
+    let mut tally = Tally::default();
+    if slab.n == 0 {
+        fill(job, out, &[], &[]);
         return Ok(Outcome::Done(tally));
     }
-    fill(job, out, &[], &[]);
-    Ok(Outcome::Done(Tally::default()))
+    let layout = Layout::new(&plan, &slab);
+    let result = queue.room(layout.len)?;
+    let outliers = if job.scheme == Scheme::Int8 { Some(queue.room(outlier_bytes(plan.group))?) } else { None };
+    launch(queue, job, (&plan, dtype, &slab), &layout, result, outliers)?;
+    let mut bytes = vec![0; layout.len];
+    queue.download(result, &mut bytes)?;
+    if is_refused(&bytes) {
+        return Ok(Outcome::Refused);
+    }
+    if let Some(buffer) = outliers.filter(|_| bytes[4..8] != [0; 4]) {
+        let mut words = vec![0; buffer.len];
+        queue.download(buffer, &mut words)?;
+        tally.outlier_columns = columns_of(&words);
+    }
+    fill(job, out, &bytes, &layout.parts(&slab));
+    Ok(Outcome::Done(tally))
+}
+
+/// Launches the kernels of a slab: parameters, codes, and scales of scales.
+fn launch(
+    queue: &mut dyn Queue,
+    job: &Encode<'_>,
+    (plan, dtype, slab): (&Plan, u32, &Touched),
+    layout: &Layout,
+    result: Buffer,
+    outliers: Option<Buffer>,
+) -> Result<(), DeviceError> {
+    let at = |offset: usize| Arg::Buffer(result.from(offset));
+    let params = |i: usize| layout.params.get(i).map_or(Arg::Null, |&offset| at(offset));
+    let total: u64 = job.shape.iter().product();
+    let x = Arg::Buffer(queue.upload(job.x)?);
+    let known = match job.slab.known {
+        Known::Groups(stats) => {
+            let touched = slab.first as usize..slab.first as usize + slab.groups as usize;
+            Arg::Buffer(queue.upload(&bytes_of(stats.get(touched).unwrap_or_default().as_flattened()))?)
+        }
+        _ => Arg::Null,
+    };
+    let of_slab = [x, Arg::U32(dtype), Arg::U32(slab.n), Arg::U64(job.slab.at), Arg::U64(plan.group), Arg::U64(total), Arg::U32(plan.setting)];
+    let is_wide = plan.group > WARP_GROUP;
+    let blocks = if is_wide { slab.groups } else { slab.groups.div_ceil(THREADS / 32) };
+    let own = [known, Arg::U32(is_wide.into()), params(0), params(1), at(0)];
+    queue.launch(plan.params, blocks, THREADS, &[&of_slab[..], &own].concat())?;
+    let own = [params(0), params(1), at(layout.codes), at(0), outliers.map_or(Arg::Null, Arg::Buffer)];
+    queue.launch(plan.codes, slab.n.div_ceil(8).div_ceil(THREADS), THREADS, &[&of_slab[..], &own].concat())?;
+    let (Some(kernel), Some((codes, absmax))) = (plan.nested, layout.nested) else { return Ok(()) };
+    // Only a tensor without elements has no offset.
+    let offset = if let Known::Offset(offset) = *job.slab.known { offset } else { 0.0 };
+    let args = [params(0), Arg::U32(slab.groups), Arg::F32(offset), at(codes), at(absmax)];
+    queue.launch(kernel, slab.nested_blocks().div_ceil(THREADS / 32), THREADS, &args)
 }
 
 /// Puts the pieces of what a kernel gave into the buffers of the streamed parts.
-fn fill(job: &Encode<'_>, out: &mut [Vec<u8>], bytes: &[u8], places: &[(usize, usize)]) {
+fn fill(job: &Encode<'_>, out: &mut [Vec<u8>], bytes: &[u8], places: &[usize]) {
     let range = job.slab.at..job.slab.at + job.n();
     for (i, (part, out)) in job.codec.parts().iter().zip(out).enumerate() {
         if let Fill::Stream { .. } = part.fill {
             let len = part.encoded(range.clone());
             let len = (len.end - len.start) as usize;
             out.clear();
-            out.extend_from_slice(places.get(i).and_then(|(start, _)| bytes.get(*start..start + len)).unwrap_or_default());
+            out.extend_from_slice(places.get(i).and_then(|&start| bytes.get(start..start + len)).unwrap_or_default());
         }
     }
 }
@@ -218,6 +255,6 @@ pub fn decode(queue: &mut dyn Queue, job: &Decode<'_>, out: &mut [f32]) -> Resul
     let result = queue.room(out.len() * 4)?;
     args.extend([Arg::U32(n), Arg::U64(job.at), Arg::U64(plan.group), Arg::Buffer(result)]);
     queue.launch(Kernel { module, name }, n.div_ceil(8).div_ceil(THREADS), THREADS, &args)?;
-    super::download_floats(queue, result, out)?;
+    download_floats(queue, result, out)?;
     Ok(true)
 }

@@ -4,7 +4,7 @@
 use quant_core::codec::four_bit::book_values;
 use quant_core::scheme::Book;
 
-use super::download_floats;
+use super::{bytes_of, download_floats};
 use crate::queue::{Arg, DeviceError, Kernel, Queue};
 
 const THREADS: u32 = 128;
@@ -52,10 +52,6 @@ fn kernel(name: &'static str) -> Kernel {
     Kernel { module: "inference", name }
 }
 
-fn floats(x: &[f32]) -> Vec<u8> {
-    x.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
 fn unfit(what: &str) -> DeviceError {
     DeviceError::Failed(format!("the shapes do not fit: {what}"))
 }
@@ -71,7 +67,7 @@ pub fn int8_matmul(queue: &mut dyn Queue, x: &[u8], weights: &Int8Weights<'_>) -
     if y.is_empty() {
         return Ok(y);
     }
-    let [x, w, w_scales] = [x, weights.codes, &floats(weights.scales)].map(|bytes| queue.upload(bytes).map(Arg::Buffer));
+    let [x, w, w_scales] = [x, weights.codes, &bytes_of(weights.scales)].map(|bytes| queue.upload(bytes).map(Arg::Buffer));
     let (x, w, w_scales) = (x?, w?, w_scales?);
     let is_outlier = Arg::Buffer(queue.room(k as usize)?);
     let codes = Arg::Buffer(queue.room((m * k) as usize)?);
@@ -134,11 +130,11 @@ pub fn four_bit_gemv(queue: &mut dyn Queue, weights: &FourBitWeights<'_>, x: &[f
         return Ok(y);
     }
     let mut args = Vec::new();
-    for bytes in [weights.codes, &floats(weights.absmax), &floats(&book_values(weights.book))] {
+    for bytes in [weights.codes, &bytes_of(weights.absmax), &bytes_of(&book_values(weights.book))] {
         args.push(Arg::Buffer(queue.upload(bytes)?));
     }
     args.extend([rows, columns, block].map(Arg::U32));
-    args.push(Arg::Buffer(queue.upload(&floats(x))?));
+    args.push(Arg::Buffer(queue.upload(&bytes_of(x))?));
     let result = queue.room(y.len() * 4)?;
     args.push(Arg::Buffer(result));
     queue.launch(kernel("four_bit_gemv"), rows.div_ceil(THREADS / 32), THREADS, &args)?;

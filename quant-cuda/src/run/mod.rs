@@ -105,6 +105,19 @@ fn dtype_number(dtype: Dtype) -> Option<u32> {
     }
 }
 
+/// Bytes at the start of what a kernel gives. The first four are not 0 if it left the slab to the CPU; what else they say is the kernel's.
+const HEAD: usize = 16;
+
+/// Whether a kernel left its slab to the CPU.
+fn is_refused(head: &[u8]) -> bool {
+    head[..4] != [0; 4]
+}
+
+/// Floats as bytes, little-endian.
+fn bytes_of(x: &[f32]) -> Vec<u8> {
+    x.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
 /// The floats in a buffer.
 fn download_floats(queue: &mut dyn Queue, buffer: Buffer, out: &mut [f32]) -> Result<(), DeviceError> {
     let mut bytes = vec![0; out.len() * 4];
