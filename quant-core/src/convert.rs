@@ -110,7 +110,7 @@ impl<'a> Pass<'a> {
     /// as the source, or else against the numbers that are encoded.
     #[must_use]
     pub fn audited(self, plan: &Plan, original: Option<&'a dyn Source>) -> Pass<'a> {
-        let stats = plan.tensors.iter().map(|_| Mutex::default()).collect();
+        let stats = plan.tensors.iter().map(|planned| Mutex::new(Ordered::new(planned.n_elements()))).collect();
         Pass { audit: Some(Audited { original, stats }), ..self }
     }
 
@@ -272,16 +272,23 @@ impl<'a> Pass<'a> {
 }
 
 impl Audited<'_> {
-    /// Keeps the numbers that a slab stands for, as encoding may change them.
+    /// Keeps the numbers that a slab stands for, if they are others than those to be encoded or encoding may change these.
     fn keep_numbers(&self, work: &Work<'_>, range: Range<u64>, scratch: &mut Scratch) -> Result<()> {
         let Some(original) = self.original else {
-            scratch.original.clone_from(&scratch.numbers);
+            scratch.original = match scratch.original.take() {
+                _ if work.to.keeps_numbers() => None,
+                Some(mut buffer) => {
+                    buffer.clone_from(&scratch.numbers);
+                    Some(buffer)
+                }
+                None => Some(scratch.numbers.clone()),
+            };
             return Ok(());
         };
         let planned = Planned::seen(work.planned.source, &original.tensors()[work.planned.source], work.planned.view);
         let mut other = Scratch::default();
         Work::new(original, work.index, &planned, work.backend())?.decode(original, range, &mut other)?;
-        scratch.original = other.numbers;
+        scratch.original = Some(other.numbers);
         Ok(())
     }
 }

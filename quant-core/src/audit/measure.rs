@@ -3,12 +3,13 @@
 //! Sums run in four lanes, element i in lane i mod 4, over blocks of 256; lanes are added from left to right, blocks in their
 //! order, so figures do not depend on where pieces begin, as long as that is at whole blocks.
 
-use super::Moments;
+use super::outer::Outer;
 use super::sketch::Counting;
 use super::stats::{BLOCK, BlockStats, ErrorStats, SlabStats, WorstBlock};
-use super::{BlockSums, DeviceSums};
+use super::sums::Products;
+use super::{BlockSums, DeviceSums, Sums};
 use crate::backend::Backend;
-use crate::simd::{Doubles, OverDoubles, widest, with_doubles};
+use crate::simd::{Doubles, OverDoubles, with_doubles};
 use crate::{Error, Result};
 
 const LANES: usize = 4;
@@ -34,8 +35,7 @@ pub(super) struct Piece<'a> {
 /// Measures a piece.
 pub(super) fn measure(piece: &Piece<'_>, counting: &mut Counting) -> SlabStats {
     let mut stats = with_doubles(Measuring { piece, counting });
-    stats.others.sketch = counting.take();
-    mark_outliers(&mut stats, piece);
+    finish(&mut stats, piece, counting);
     stats
 }
 
@@ -56,35 +56,25 @@ pub fn stats_on(backend: &dyn Backend, w: &[f32], q: &[f32], importance: Option<
     let piece = Piece { at: 0, columns, w, q, importance, noise: None };
     let mut stats = ErrorStats::default();
     stats.add(&measure_on(backend, &piece, &mut Counting::new())?);
+    stats.count_outliers();
     Ok(stats)
 }
 
 /// What [`measure`] makes of a piece, from sums that a device has made.
 fn from_sums(piece: &Piece<'_>, sums: &DeviceSums, counting: &mut Counting) -> SlabStats {
     let mut stats = SlabStats { blocks: Vec::with_capacity(sums.blocks.len()), others: ErrorStats::default() };
-    let others = &mut stats.others;
-    for (i, (sums, w)) in sums.blocks.iter().zip(piece.w.chunks(BLOCK)).enumerate() {
-        let &BlockSums { mean, m: [m2, m3, m4], w2, q2, wq, e, e2, greatest, weighted, min, max, zeros, first } = sums;
-        let (start, n) = (piece.at + (i * BLOCK) as u64, w.len() as u64);
-        let weighted = piece.importance.map(|_| weighted);
-        let noise = piece.noise.map(|noise| noise[i]);
-        stats.blocks.push(BlockStats { weights: Moments { n, mean, m2, m3, m4, min, max }, w2, q2, wq, e, e2, weighted, noise });
-        others.zeros += u64::from(zeros);
-        if greatest > others.max_abs {
-            (others.max_abs, others.max_at) = (greatest, start + u64::from(first));
-        }
-        if greatest > 0.0 {
-            others.consider(WorstBlock { start, n, sum_e2: e2 });
-        }
+    for (i, found) in sums.blocks.iter().enumerate() {
+        Block::of(piece, i * BLOCK).add_sums(found, || found.first as usize, &mut stats);
     }
     counting.add_counts(&sums.counts);
-    others.sketch = counting.take();
-    mark_outliers(&mut stats, piece);
+    finish(&mut stats, piece, counting);
     stats
 }
 
-/// Marks the columns of large weights.
-fn mark_outliers(stats: &mut SlabStats, piece: &Piece<'_>) {
+/// Adds what needs all blocks of a piece: the counts of magnitudes, the weights that may be outliers, the columns of large ones.
+fn finish(stats: &mut SlabStats, piece: &Piece<'_>, counting: &mut Counting) {
+    stats.others.sketch = counting.take();
+    stats.others.outer.extend(Outer::of(piece, &stats.blocks));
     if stats.blocks.iter().any(|block| block.weights.max >= OUTLIER || block.weights.min <= -OUTLIER) {
         let is_outlier = |(_, w): &(usize, &f32)| w.abs() >= OUTLIER && w.is_finite();
         let outliers = piece.w.iter().enumerate().filter(is_outlier);
@@ -105,14 +95,24 @@ impl OverDoubles for Measuring<'_, '_> {
     fn run<V: Doubles>(self) -> SlabStats {
         let Measuring { piece, counting } = self;
         let mut stats = SlabStats { blocks: Vec::with_capacity(piece.w.len().div_ceil(BLOCK)), others: ErrorStats::default() };
-        for (i, (w, q)) in piece.w.chunks(BLOCK).zip(piece.q.chunks(BLOCK)).enumerate() {
-            let block = Block { at: piece.at + (i * BLOCK) as u64, w, q, h: piece.importance.map(|h| &h[i * BLOCK..][..w.len()]) };
-            let sums = sums::<V>(w, q);
-            // A sum of squares of f32 in f64 overflows for no finite number.
-            if (sums.w2 + sums.q2).is_finite() {
-                block.add(&sums, piece.noise.map(|noise| noise[i]), |i| i, &mut stats, counting);
-            } else {
-                block.add_finite_part::<V>(&mut stats, counting);
+        let at_once = V::BLOCKS * BLOCK;
+        let whole = piece.w.len() / at_once * at_once;
+        for at in (0..whole).step_by(at_once) {
+            let sums = sums::<V>(&piece.w[at..at + at_once], &piece.q[at..at + at_once], counting);
+            for (i, sums) in sums.iter().enumerate().take(V::BLOCKS) {
+                let block = Block::of(piece, at + i * BLOCK);
+                if block.add(*sums, &mut stats, counting) {
+                    counting.note(i == 1, block.w, block.q);
+                } else {
+                    counting.note_nothing(i == 1);
+                }
+            }
+        }
+        counting.finish();
+        for at in (whole..piece.w.len()).step_by(BLOCK) {
+            let block = Block::of(piece, at);
+            if block.add(sums_of_one(block.w, block.q), &mut stats, counting) {
+                counting.add(block.w, block.q);
             }
         }
         stats
@@ -125,123 +125,149 @@ struct Block<'a> {
     w: &'a [f32],
     q: &'a [f32],
     h: Option<&'a [f32]>,
+    /// Σs²/12.
+    noise: Option<f64>,
 }
 
-impl Block<'_> {
-    /// Adds a block with the given sums. Pair `i` of it is at `place(i)` of the block that it was.
+impl<'a> Block<'a> {
+    /// The block of a piece that begins at its pair `start`.
     #[inline(always)]
-    fn add(&self, sums: &Sums, noise: Option<f64>, place: impl Fn(usize) -> usize, stats: &mut SlabStats, counting: &mut Counting) {
-        let Block { at, w, q, h } = *self;
-        let &Sums { mean, m: [m2, m3, m4], w2, q2, wq, e, e2, greatest } = sums;
-        let (min, max) = range(w);
-        let weights = Moments { n: w.len() as u64, mean, m2, m3, m4, min, max };
-        stats.blocks.push(BlockStats { weights, w2, q2, wq, e, e2, weighted: h.map(|h| weighted(w, q, h)), noise });
+    fn of(piece: &Piece<'a>, start: usize) -> Block<'a> {
+        let end = (start + BLOCK).min(piece.w.len());
+        Block {
+            at: piece.at + start as u64,
+            w: &piece.w[start..end],
+            q: &piece.q[start..end],
+            h: piece.importance.map(|h| &h[start..end]),
+            noise: piece.noise.map(|noise| noise[start / BLOCK]),
+        }
+    }
+
+    /// Adds a block, but for the count of magnitudes. Returns whether that is still to be made.
+    #[inline(always)]
+    fn add(&self, sums: Sums, stats: &mut SlabStats, counting: &mut Counting) -> bool {
+        if sums.are_finite() {
+            self.add_finite(sums, |i| i, stats, counting)
+        } else {
+            self.add_finite_part(stats, counting);
+            false
+        }
+    }
+
+    /// [`Block::add`] of a block of finite numbers. Pair `i` of it is at `place(i)` of the block that it was.
+    #[inline(always)]
+    fn add_finite(&self, sums: Sums, place: impl Fn(usize) -> usize, stats: &mut SlabStats, counting: &mut Counting) -> bool {
+        let Block { w, q, h, .. } = *self;
+        let zeros = w.iter().fold(0u32, |n, &w| n + u32::from(w == 0.0));
+        let found = BlockSums { sums, weighted: h.map(|h| weighted(w, q, h)).unwrap_or_default(), zeros, first: 0 };
+        let is_greatest = |(&w, &q): (&f32, &f32)| (f64::from(q) - f64::from(w)).abs() == sums.greatest;
+        self.add_sums(&found, || place(w.iter().zip(q).position(is_greatest).unwrap_or_default()), stats);
+        if sums.greatest == 0.0 {
+            counting.add_zeros(w.len() as u32);
+        }
+        sums.greatest > 0.0
+    }
+
+    /// Adds what was found out about a block of finite numbers; `first` is the place of the first of the greatest errors.
+    #[inline(always)]
+    fn add_sums(&self, found: &BlockSums, first: impl FnOnce() -> usize, stats: &mut SlabStats) {
+        let Block { at, w, q, h, noise } = *self;
+        let &BlockSums { sums, weighted, zeros, .. } = found;
+        let Products { w2, q2, wq } = sums.products(w, q);
+        let (weights, weighted) = (sums.moments(w), h.map(|_| weighted));
+        stats.blocks.push(BlockStats { weights, w2, q2, wq, e: sums.e, e2: sums.e2, weighted, noise });
         let others = &mut stats.others;
-        others.zeros += u64::from(w.iter().fold(0u32, |n, &w| n + u32::from(w == 0.0)));
-        if greatest == 0.0 {
-            return counting.add_zeros(w.len() as u32);
+        others.zeros += u64::from(zeros);
+        if sums.greatest > others.max_abs {
+            (others.max_abs, others.max_at) = (sums.greatest, at + first() as u64);
         }
-        if greatest > others.max_abs {
-            let first = w.iter().zip(q).position(|(&w, &q)| (f64::from(q) - f64::from(w)).abs() == greatest);
-            (others.max_abs, others.max_at) = (greatest, at + place(first.unwrap_or_default()) as u64);
+        if sums.greatest > 0.0 {
+            others.consider(WorstBlock { start: at, n: w.len() as u64, sum_e2: sums.e2 });
         }
-        counting.add(w, q);
-        others.consider(WorstBlock { start: at, n: w.len() as u64, sum_e2: e2 });
     }
 
     /// Adds the pairs of which both are finite, and counts the others. They have no steps.
     #[cold]
-    fn add_finite_part<V: Doubles>(&self, stats: &mut SlabStats, counting: &mut Counting) {
+    fn add_finite_part(&self, stats: &mut SlabStats, counting: &mut Counting) {
         let is_finite = |&i: &usize| self.w[i].is_finite() && self.q[i].is_finite();
         let (kept, others): (Vec<usize>, Vec<usize>) = (0..self.w.len()).partition(is_finite);
         let of = |x: &[f32]| kept.iter().map(|&i| x[i]).collect::<Vec<f32>>();
         let (w, q, h) = (of(self.w), of(self.q), self.h.map(of));
-        let finite = Block { at: self.at, w: &w, q: &q, h: h.as_deref() };
-        finite.add(&sums::<V>(&w, &q), None, |i| kept[i], stats, counting);
+        let finite = Block { at: self.at, w: &w, q: &q, h: h.as_deref(), noise: None };
+        if finite.add_finite(sums_of_one(&w, &q), |i| kept[i], stats, counting) {
+            counting.add(&w, &q);
+        }
         stats.others.non_finite += others.len() as u64;
         let first = others.first().map(|&i| self.at + i as u64);
         stats.others.first_non_finite = stats.others.first_non_finite.or(first);
     }
 }
 
-/// Sums over a block.
-struct Sums {
-    mean: f64,
-    m: [f64; 3],
-    w2: f64,
-    q2: f64,
-    wq: f64,
-    e: f64,
-    e2: f64,
-    greatest: f64,
+/// Sums over as many whole blocks as the vectors hold; the rest of the array repeats the first. Meanwhile what is noted is counted.
+#[inline(always)]
+fn sums<V: Doubles>(w: &[f32], q: &[f32], counting: &mut Counting) -> [Sums; 2] {
+    let (w, q) = (w.as_chunks::<LANES>().0, q.as_chunks::<LANES>().0);
+    let n = w.len() / V::BLOCKS;
+    let pivot = V::of_blocks([w[0][0], w[(V::BLOCKS - 1) * n][0]].map(f64::from));
+    let zero = V::of_blocks([0.0; 2]);
+    let mut lanes = [zero, zero, zero, zero, zero, zero, zero, zero, pivot, pivot];
+    for i in 0..n {
+        lanes = add(lanes, pivot, V::widen(w, i), V::widen(q, i));
+        (0..V::BLOCKS).for_each(|k| counting.step(V::BLOCKS * i + k));
+    }
+    let mut of_blocks = [[[0.0; LANES]; 10]; 2];
+    for (i, lanes) in lanes.into_iter().enumerate() {
+        [of_blocks[0][i], of_blocks[1][i]] = lanes.to_arrays();
+    }
+    [in_all(&of_blocks[0]), in_all(&of_blocks[1])]
 }
 
-#[inline(always)]
-fn sums<V: Doubles>(w: &[f32], q: &[f32]) -> Sums {
-    let mut lanes = [V::splat(0.0); 7];
+/// Sums over one block, which may be shorter than others.
+fn sums_of_one(w: &[f32], q: &[f32]) -> Sums {
+    let Some(pivot) = w.first().map(|&w| f64::from(w)) else { return Sums::default() };
     let ((whole_w, rest_w), (whole_q, rest_q)) = (w.as_chunks::<LANES>(), q.as_chunks::<LANES>());
+    let (zero, pivot) = ([0.0; LANES], [pivot; LANES]);
+    let mut lanes = [zero, zero, zero, zero, zero, zero, zero, zero, pivot, pivot];
     for (w, q) in whole_w.iter().zip(whole_q) {
-        lanes = add(lanes, V::widen(w), V::widen(q));
+        lanes = add(lanes, pivot, w.map(f64::from), q.map(f64::from));
     }
     if !rest_w.is_empty() {
-        // Zeros change none of these sums.
-        lanes = add(lanes, V::widen(&padded(rest_w)), V::widen(&padded(rest_q)));
+        // Pairs of two pivots change none of these sums.
+        lanes = add(lanes, pivot, padded(rest_w, pivot[0]), padded(rest_q, pivot[0]));
     }
-    let [sum, w2, q2, wq, e, e2, greatest] = lanes;
-    let mean = if w.is_empty() { 0.0 } else { total(sum) / w.len() as f64 };
-    let ([m2, m3, m4], around) = (moments::<V>(whole_w, mean), rest_w.iter().map(|&w| f64::from(w) - mean));
-    let m = around.fold([m2, m3, m4], |[m2, m3, m4], d| [m2 + d * d, m3 + d * d * d, m4 + d * d * (d * d)]);
+    in_all(&lanes)
+}
+
+/// Adds Σd, Σd², Σd³, Σd⁴, Σe, Σe², Σd·e, max e², the least and the greatest w.
+#[inline(always)]
+fn add<V: Doubles>([s1, s2, s3, s4, e1, e2, de, far, min, max]: [V; 10], pivot: V, w: V, q: V) -> [V; 10] {
+    let (d, e) = (w.sub(pivot), q.sub(w));
+    let (dd, ee) = (d.mul(d), e.mul(e));
+    let [s1, s2, s3, s4] = [s1.add(d), s2.add(dd), dd.mul_add(d, s3), dd.mul_add(dd, s4)];
+    [s1, s2, s3, s4, e1.add(e), e2.add(ee), d.mul_add(e, de), far.max(ee), min.min(w), max.max(w)]
+}
+
+/// The sums of all lanes.
+#[inline(always)]
+fn in_all([s1, s2, s3, s4, e1, e2, de, far, min, max]: &[[f64; LANES]; 10]) -> Sums {
+    let total = |[a, b, c, d]: &[f64; LANES]| ((a + b) + c) + d;
+    let greatest = |&[a, b, c, d]: &[f64; LANES]| a.max(b).max(c.max(d));
+    let least = |&[a, b, c, d]: &[f64; LANES]| a.min(b).min(c.min(d));
     Sums {
-        mean,
-        m,
-        w2: total(w2),
-        q2: total(q2),
-        wq: total(wq),
-        e: total(e),
+        d: [total(s1), total(s2), total(s3), total(s4)],
+        e: total(e1),
         e2: total(e2),
-        greatest: greatest.to_array().into_iter().fold(0.0, f64::max),
+        de: total(de),
+        // The root of a rounded square is the number again, unless the square is too small or too large.
+        greatest: greatest(far).sqrt(),
+        min: least(min) as f32,
+        max: greatest(max) as f32,
     }
 }
 
-/// Adds Σw, Σw², Σŵ², Σw·ŵ, Σe, Σe² and max|e|.
 #[inline(always)]
-fn add<V: Doubles>([sum, w2, q2, wq, e1, e2, greatest]: [V; 7], w: V, q: V) -> [V; 7] {
-    let e = q.sub(w);
-    [sum.add(w), w2.add(w.mul(w)), q2.add(q.mul(q)), wq.add(w.mul(q)), e1.add(e), e2.add(e.mul(e)), greatest.max(e.abs())]
-}
-
-/// Σd², Σd³, Σd⁴, d = w − mean.
-#[inline(always)]
-fn moments<V: Doubles>(w: &[[f32; LANES]], mean: f64) -> [f64; 3] {
-    let (zero, mean) = (V::splat(0.0), V::splat(mean));
-    let (mut m2, mut m3, mut m4) = (zero, zero, zero);
-    for w in w {
-        let d = V::widen(w).sub(mean);
-        let d2 = d.mul(d);
-        (m2, m3, m4) = (m2.add(d2), m3.add(d2.mul(d)), m4.add(d2.mul(d2)));
-    }
-    [m2, m3, m4].map(total)
-}
-
-#[inline(always)]
-fn padded(x: &[f32]) -> [f32; LANES] {
-    std::array::from_fn(|i| x.get(i).copied().unwrap_or(0.0))
-}
-
-/// The least and the greatest.
-#[inline(always)]
-fn range(w: &[f32]) -> (f32, f32) {
-    let (mut least, mut greatest) = ([f32::INFINITY; 8], [f32::NEG_INFINITY; 8]);
-    let (whole, rest) = w.as_chunks::<8>();
-    whole.iter().for_each(|w| (0..8).for_each(|i| least[i] = if w[i] < least[i] { w[i] } else { least[i] }));
-    whole.iter().for_each(|w| (0..8).for_each(|i| greatest[i] = if w[i] > greatest[i] { w[i] } else { greatest[i] }));
-    let all = |lanes: [f32; 8]| lanes.into_iter().chain(rest.iter().copied());
-    (all(least).fold(f32::INFINITY, f32::min), all(greatest).fold(f32::NEG_INFINITY, f32::max))
-}
-
-#[inline(always)]
-fn total(lanes: impl Doubles) -> f64 {
-    lanes.to_array().into_iter().fold(0.0, |sum, lane| sum + lane)
+fn padded(x: &[f32], pivot: f64) -> [f64; LANES] {
+    std::array::from_fn(|i| x.get(i).map_or(pivot, |&x| x.into()))
 }
 
 /// Σh·e² and Σh·w².
@@ -255,14 +281,7 @@ fn weighted(w: &[f32], q: &[f32], h: &[f32]) -> [f64; 2] {
             weights[i] += h * (w * w);
         }
     }
-    [errors, weights].map(total)
-}
-
-/// How many of `w` are farther than `limit` from `mean`.
-pub(super) fn beyond(w: &[f32], mean: f64, limit: f64) -> u64 {
-    widest!((w: &[f32] = w, mean: f64 = mean, limit: f64 = limit) -> u64 {
-        w.iter().fold(0u32, |n, &w| n + u32::from((f64::from(w) - mean).abs() > limit)).into()
-    })
+    [errors, weights].map(|lanes| lanes.into_iter().sum())
 }
 
 #[cfg(test)]
@@ -272,6 +291,7 @@ mod tests {
     fn of(piece: &Piece<'_>) -> ErrorStats {
         let mut stats = ErrorStats::default();
         stats.add(&measure(piece, &mut Counting::new()));
+        stats.count_outliers();
         stats
     }
 
@@ -328,6 +348,7 @@ mod tests {
             let piece = Piece { at: at as u64, columns: 7, w: &w[at..at + 1024], q: &q[at..at + 1024], importance: None, noise: None };
             joined.add(&measure(&piece, &mut Counting::new()));
         }
+        joined.count_outliers();
         assert_eq!(joined, whole);
     }
 
@@ -349,6 +370,44 @@ mod tests {
         assert_eq!((other.relative(), other.sqnr_db(), other.cosine(), other.is_exact()), (None, None, 0.0, false));
         let nothing = stats(&[], &[]);
         assert_eq!((nothing.rmse(), nothing.mean_error(), nothing.cosine()), (0.0, 0.0, 1.0));
+    }
+
+    /// The sums are those of distances from the first weight of a block, whatever that is.
+    #[test]
+    fn first_weights_that_are_far_away_cost_no_digits() {
+        let (w, _) = numbers(4 * BLOCK);
+        for (far, shift) in [(40.0, 0.0), (-3e6, 0.0), (0.3, 1e3), (1e-9, -0.5)] {
+            let mut w: Vec<f32> = w.iter().map(|w| w + shift).collect();
+            w.iter_mut().step_by(BLOCK).for_each(|w| *w = far);
+            let q: Vec<f32> = w.iter().map(|w| (w * 16.0).round() / 16.0).collect();
+            let found = stats(&w, &q);
+            let (w, q): (Vec<f64>, Vec<f64>) = (w.iter().map(|&v| v.into()).collect(), q.iter().map(|&v| v.into()).collect());
+            let mean = w.iter().sum::<f64>() / w.len() as f64;
+            let power = |p: i32| w.iter().map(|w| (w - mean).powi(p)).sum::<f64>();
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            for (a, b) in [
+                (found.weights.mean, mean),
+                (found.weights.m2, power(2)),
+                (found.weights.m4, power(4)),
+                (found.sum_w2, dot(&w, &w)),
+                (found.sum_q2, dot(&q, &q)),
+                (found.sum_wq, dot(&w, &q)),
+            ] {
+                assert!((a - b).abs() <= 2e-12 * b.abs(), "{far} {shift}: {a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_vanishes_is_exactly_nothing() {
+        let (w, _) = numbers(1003);
+        let gone = stats(&w, &[0.0; 1003]);
+        assert_eq!((gone.sum_q2, gone.sum_wq, gone.cosine()), (0.0, 0.0, 0.0));
+        assert!((gone.relative().unwrap() - 1.0).abs() < 1e-14);
+        let tiny: Vec<f32> = w.iter().map(|w| w * 1e-20).collect();
+        assert!((stats(&w, &tiny).cosine() - 1.0).abs() < 1e-6);
+        let same = stats(&[0.1; 1003], &[0.1; 1003]);
+        assert_eq!((same.weights.m2, same.weights.kurtosis(), same.cosine()), (0.0, None, 1.0));
     }
 
     #[test]

@@ -42,16 +42,17 @@ impl Moments {
         let (a, b) = (self.n as f64, other.n as f64);
         let n = a + b;
         let delta = other.mean - self.mean;
-        let (d2, share) = (delta * delta, a * b / n);
+        let per = 1.0 / n;
+        let (d2, share) = (delta * delta, a * b * per);
         let m4 = self.m4
             + other.m4
-            + d2 * d2 * share * (a * a - a * b + b * b) / (n * n)
-            + 6.0 * d2 * (a * a * other.m2 + b * b * self.m2) / (n * n)
-            + 4.0 * delta * (a * other.m3 - b * self.m3) / n;
-        let m3 = self.m3 + other.m3 + delta * d2 * share * (a - b) / n + 3.0 * delta * (a * other.m2 - b * self.m2) / n;
+            + d2 * d2 * share * (a * a - a * b + b * b) * (per * per)
+            + 6.0 * d2 * (a * a * other.m2 + b * b * self.m2) * (per * per)
+            + 4.0 * delta * (a * other.m3 - b * self.m3) * per;
+        let m3 = self.m3 + other.m3 + delta * d2 * share * (a - b) * per + 3.0 * delta * (a * other.m2 - b * self.m2) * per;
         *self = Moments {
             n: self.n + other.n,
-            mean: self.mean + delta * b / n,
+            mean: self.mean + delta * b * per,
             m2: self.m2 + other.m2 + d2 * share,
             m3,
             m4,

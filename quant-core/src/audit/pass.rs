@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::measure::{Piece, beyond, measure_on};
+use super::measure::{Piece, measure_on};
 use super::sketch::Counting;
 use super::spectral::{self, Product};
 use super::stats::{BLOCK, SlabStats};
@@ -18,8 +18,6 @@ use crate::sink::Observer;
 use crate::source::{Importance, Source};
 use crate::{Error, Result};
 
-/// Standard deviations beyond which a weight is an outlier.
-const FAR: f64 = 6.0;
 /// The most elements of a slab of whole rows.
 const MOST_ROWS: u64 = 1 << 21;
 
@@ -130,15 +128,14 @@ impl<'a> Audit<'a> {
         self.pool.install(|| subjects.par_iter().map(|subject| self.one(subject, observer)).collect())
     }
 
-    /// Adds to errors that were measured while they were written what only a second look at the weights tells: outliers.
+    /// Completes errors that were measured while they were written: counts the outliers where that needs a second look at the weights.
     ///
     /// # Errors
     /// If a tensor cannot be read.
     pub fn complete(&self, subjects: &[Subject<'_>], stats: &mut [ErrorStats]) -> Result<()> {
         let complete = |(subject, stats): (&Subject<'_>, &mut ErrorStats)| {
             let works = Works::new(subject, &subject.reference.planned, self.backend)?;
-            stats.outliers = self.outliers(&works, stats)?;
-            Ok(())
+            self.count_outliers(&works, stats)
         };
         self.pool.install(|| subjects.par_iter().zip(stats.par_iter_mut()).map(complete).collect())
     }
@@ -160,23 +157,23 @@ impl<'a> Audit<'a> {
             observer.advance(works.reference.share(range));
             Ok(found)
         };
-        self.fold(&works, slab, measured, |piece| stats.add(&piece))?;
-        stats.outliers = self.outliers(&works, &stats)?;
+        self.fold(steps(works.reference.planned.n_elements(), slab), measured, |piece| stats.add(&piece))?;
+        stats.count_outliers();
+        self.count_outliers(&works, &mut stats)?;
         if let (true, Some(slab)) = (self.spectral && works.is_matrix() && stats.non_finite == 0, rows) {
             stats.spectral = Some(self.spectral(&works, slab, &stats)?);
         }
         Ok(stats)
     }
 
-    /// Runs over the slabs of a tensor in parallel; what they give is folded in their order.
+    /// Runs over slabs of a tensor in parallel; what they give is folded in their order.
     fn fold<T: Send>(
         &self,
-        works: &Works<'_>,
-        slab: u64,
+        slabs: impl Iterator<Item = Range<u64>>,
         of_slab: impl Fn(Range<u64>, &mut Buffers) -> Result<T> + Sync,
         mut fold: impl FnMut(T),
     ) -> Result<()> {
-        let slabs: Vec<Range<u64>> = steps(works.reference.planned.n_elements(), slab).collect();
+        let slabs: Vec<Range<u64>> = slabs.collect();
         for batch in slabs.chunks(2 * self.pool.current_num_threads()) {
             let found: Vec<T> = batch.par_iter().map(|range| self.with_buffers(|buffers| of_slab(range.clone(), buffers))).collect::<Result<_>>()?;
             found.into_iter().for_each(&mut fold);
@@ -193,25 +190,25 @@ impl<'a> Audit<'a> {
         done
     }
 
-    /// Weights farther than 6 standard deviations from the mean; a second pass finds them, if the range says that there are any.
-    fn outliers(&self, works: &Works<'_>, stats: &ErrorStats) -> Result<u64> {
-        let (mean, limit) = (stats.weights.mean, FAR * stats.weights.std());
-        let is_beyond = |w: f32| (f64::from(w) - mean).abs() > limit;
-        if stats.n() == 0 || !(is_beyond(stats.weights.min) || is_beyond(stats.weights.max)) {
-            return Ok(0);
-        }
-        let mut outliers = 0;
+    /// Counts outliers where the first pass could not.
+    fn count_outliers(&self, works: &Works<'_>, stats: &mut ErrorStats) -> Result<()> {
+        let is_outlier = stats.is_outlier();
         let count = |range: Range<u64>, buffers: &mut Buffers| {
             if stats.non_finite > 0 {
                 works.read(range, buffers)?;
                 let pairs = buffers.reference.numbers.iter().zip(&buffers.decoded);
-                return Ok(pairs.filter(|(w, q)| w.is_finite() && q.is_finite() && is_beyond(**w)).count() as u64);
+                return Ok(pairs.filter(|(w, q)| w.is_finite() && q.is_finite() && is_outlier(**w)).count() as u64);
             }
             works.reference.decode(works.from, range, &mut buffers.reference)?;
-            Ok(beyond(&buffers.reference.numbers, mean, limit))
+            Ok(buffers.reference.numbers.iter().filter(|w| is_outlier(**w)).count() as u64)
         };
-        self.fold(works, self.slab, count, |n| outliers += n)?;
-        Ok(outliers)
+        let mut outliers = 0;
+        let uncounted = std::mem::take(&mut stats.uncounted);
+        let slabs =
+            uncounted.iter().flat_map(|range| steps(range.end - range.start, self.slab).map(|slab| range.start + slab.start..range.start + slab.end));
+        self.fold(slabs, count, |n| outliers += n)?;
+        stats.outliers += outliers;
+        Ok(())
     }
 
     fn spectral(&self, works: &Works<'_>, slab: u64, stats: &ErrorStats) -> Result<f64> {
@@ -231,7 +228,7 @@ impl<'a> Audit<'a> {
                 }
                 Ok(product)
             };
-            self.fold(works, slab, rows, |piece| product.merge(&piece))?;
+            self.fold(steps(works.reference.planned.n_elements(), slab), rows, |piece| product.merge(&piece))?;
             Ok(product)
         })
     }
@@ -325,13 +322,14 @@ fn common(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { common(b, a % b) }
 }
 
-/// The errors of a slab that was just encoded into `scratch`, against the numbers kept there.
+/// The errors of a slab that was just encoded into `scratch`, against the numbers that it stands for.
 pub(crate) fn of_encoded(work: &Work<'_>, range: Range<u64>, scratch: &mut Scratch) -> Result<SlabStats> {
     let mut decoded = std::mem::take(&mut scratch.decoded);
     let noise = work.decode_encoded(range.clone(), scratch, &mut decoded)?;
     scratch.decoded = decoded;
     let columns = work.planned.shape.last().copied().unwrap_or(1).max(1);
     let importance = work.planned.importance.is_some().then_some(&scratch.importance[..]);
-    let piece = Piece { at: range.start, columns, w: &scratch.original, q: &scratch.decoded, importance, noise: noise.as_deref() };
-    measure_on(work.backend(), &piece, &mut Counting::new())
+    let w = scratch.original.as_ref().unwrap_or(&scratch.numbers);
+    let piece = Piece { at: range.start, columns, w, q: &scratch.decoded, importance, noise: noise.as_deref() };
+    measure_on(work.backend(), &piece, scratch.counting.get_or_insert_with(Counting::new))
 }

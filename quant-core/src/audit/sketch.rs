@@ -23,44 +23,102 @@ pub struct Sketch {
     counts: Vec<u64>,
 }
 
-/// Counts while they are made: one for every bin that the bits of a number can name, so that none needs a check.
-pub(super) struct Counting(Box<[u32; BITS as usize]>);
+/// Counts of a bin while they are made, in as many places, because a processor waits where it counts in the place where it has
+/// just counted.
+const PLACES: usize = 4;
+/// A place whose bin is that of some NaN, which no difference of finite numbers is.
+const NOWHERE: u16 = BITS * PLACES as u16 - 1;
+
+/// Counts while they are made.
+///
+/// Counting keeps other parts of a processor busy than arithmetic does, and long. So what is to be counted of whole blocks is
+/// noted, and [`Counting::step`] counts it while the sums of the next blocks are made.
+pub(crate) struct Counting {
+    /// One for every place that 16 bits can name, so that none needs a check. Only those of bins are ever touched.
+    counts: Box<[u32; 1 << 16]>,
+    /// Where the numbers of two blocks are still to be counted.
+    noted: [u16; 2 * BLOCK],
+}
+
+/// Where the magnitude of q − w is counted, number `i` of a block.
+#[inline(always)]
+fn place(w: f32, q: f32, i: usize) -> u16 {
+    let bin = ((q - w).to_bits() & 0x7fff_ffff) >> SHIFT;
+    (bin * PLACES as u32 + i as u32 % PLACES as u32) as u16
+}
 
 impl Counting {
+    /// Steps that count one noted block.
+    pub(super) const STEPS: usize = BLOCK / PLACES;
+
     pub(super) fn new() -> Counting {
-        Counting(Box::new([0; BITS as usize]))
+        let counts: Vec<u32> = vec![0; 1 << 16];
+        let counts = counts.into_boxed_slice().try_into().unwrap_or_else(|_| unreachable!("the length is that of the array"));
+        Counting { counts, noted: [NOWHERE; 2 * BLOCK] }
     }
 
-    /// Counts the magnitudes of q − w, for at most [`BLOCK`] pairs. The bins are found by themselves, in vectors.
-    #[inline(always)]
+    /// Counts the magnitudes of q − w.
     pub(super) fn add(&mut self, w: &[f32], q: &[f32]) {
-        let mut bins = [0u16; BLOCK];
-        for (bin, (w, q)) in bins.iter_mut().zip(w.iter().zip(q)) {
-            *bin = (((q - w).to_bits() & 0x7fff_ffff) >> SHIFT) as u16;
+        w.iter().zip(q).enumerate().for_each(|(i, (&w, &q))| self.count(place(w, q, i)));
+    }
+
+    /// Notes the magnitudes of q − w of a whole block, the first or the second.
+    #[inline(always)]
+    pub(super) fn note(&mut self, second: bool, w: &[f32], q: &[f32]) {
+        let noted = &mut self.noted[usize::from(second) * BLOCK..][..BLOCK];
+        for (i, (noted, (&w, &q))) in noted.iter_mut().zip(w.iter().zip(q)).enumerate() {
+            *noted = place(w, q, i);
         }
-        bins[..w.len().min(BLOCK)].iter().for_each(|bin| self.0[usize::from(bin & (BITS - 1))] += 1);
+    }
+
+    /// Notes nothing for a block.
+    pub(super) fn note_nothing(&mut self, second: bool) {
+        self.noted[usize::from(second) * BLOCK..][..BLOCK].fill(NOWHERE);
+    }
+
+    /// Counts some of what is noted; all of the first block in the first [`Counting::STEPS`] steps, then all of the second.
+    #[inline(always)]
+    pub(super) fn step(&mut self, step: usize) {
+        (0..PLACES).for_each(|i| self.count(self.noted[PLACES * step + i]));
+    }
+
+    #[inline(always)]
+    fn count(&mut self, place: u16) {
+        self.counts[usize::from(place)] += 1;
+    }
+
+    /// Counts all that is noted.
+    pub(super) fn finish(&mut self) {
+        (0..2 * Self::STEPS).for_each(|step| self.step(step));
+        self.noted.fill(NOWHERE);
     }
 
     /// Adds counts of bins that were made elsewhere.
     pub(super) fn add_counts(&mut self, counts: &[u32]) {
-        self.0.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+        self.bins().iter_mut().zip(counts).for_each(|(bin, count)| bin[0] += count);
     }
 
     /// Counts `n` times 0.
     pub(super) fn add_zeros(&mut self, n: u32) {
-        self.0[0] += n;
+        self.counts[0] += n;
+    }
+
+    fn bins(&mut self) -> &mut [[u32; PLACES]] {
+        &mut self.counts.as_chunks_mut().0[..BITS.into()]
     }
 
     /// What was counted; nothing is, afterwards. What is too large for f32 goes with the largest.
     pub(super) fn take(&mut self) -> Sketch {
-        let too_large: u32 = self.0[BINS..].iter().sum();
-        self.0[BINS..].fill(0);
-        self.0[BINS - 1] += too_large;
-        let Some(first) = self.0.iter().position(|&n| n > 0) else { return Sketch::default() };
-        let last = self.0.iter().rposition(|&n| n > 0).unwrap_or(first);
-        let used = &mut self.0[first..=last];
-        let counts = used.iter().map(|&n| n.into()).collect();
-        used.fill(0);
+        const NONE: [u32; PLACES] = [0; PLACES];
+        let bins = self.bins();
+        let too_large: u32 = bins[BINS].iter().sum();
+        bins[BINS..].fill(NONE);
+        bins[BINS - 1][0] += too_large;
+        let Some(first) = bins.iter().position(|bin| *bin != NONE) else { return Sketch::default() };
+        let last = bins.iter().rposition(|bin| *bin != NONE).unwrap_or(first);
+        let used = &mut bins[first..=last];
+        let counts = used.iter().map(|bin| bin.iter().map(|&n| u64::from(n)).sum()).collect();
+        used.fill(NONE);
         Sketch { first, counts }
     }
 }
@@ -159,5 +217,26 @@ mod tests {
         counting.add_zeros(2);
         assert_eq!(counting.take().n(), 3);
         assert_eq!(counting.take(), Sketch::default());
+    }
+
+    #[test]
+    fn what_is_noted_is_counted_once() {
+        let w: Vec<f32> = (0..2 * BLOCK).map(|i| (i as f32 - 300.0).powi(3) * 1e-6).collect();
+        let q = vec![0.25; 2 * BLOCK];
+        let (mut noting, mut counting) = (Counting::new(), Counting::new());
+        for second in [false, true] {
+            let block = usize::from(second) * BLOCK..(usize::from(second) + 1) * BLOCK;
+            noting.note(second, &w[block.clone()], &q[block.clone()]);
+            counting.add(&w[block.clone()], &q[block]);
+        }
+        noting.finish();
+        let wanted = counting.take();
+        assert_eq!((noting.take(), wanted.n()), (wanted, 2 * BLOCK as u64));
+        // By steps, half of it noted anew.
+        noting.note(false, &w[..BLOCK], &q[..BLOCK]);
+        noting.note_nothing(true);
+        (0..2 * Counting::STEPS).for_each(|step| noting.step(step));
+        counting.add(&w[..BLOCK], &q[..BLOCK]);
+        assert_eq!(noting.take(), counting.take());
     }
 }

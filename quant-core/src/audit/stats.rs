@@ -3,11 +3,16 @@
 //! w is a weight of the reference, ŵ the candidate's, e = ŵ − w, all in f64. Everything is a sum, a maximum or a count, so
 //! pieces are merged into tensors and tensors into layers and models; the size does not grow with what is measured.
 
+use std::ops::Range;
+
+use super::outer::Outer;
 use super::{Moments, Sketch};
 use crate::codec::Columns;
 
 /// Elements of a block whose error is looked at by itself.
 pub const BLOCK: usize = 256;
+/// Standard deviations beyond which a weight is an outlier.
+const FAR: f64 = 6.0;
 /// Worst blocks that are kept.
 const KEPT: usize = 4;
 
@@ -46,8 +51,12 @@ pub struct ErrorStats {
     pub predicted: Option<[f64; 3]>,
     /// The blocks of [`BLOCK`] elements with the greatest Σe², worst first.
     pub worst: Vec<WorstBlock>,
-    /// Weights farther than 6 standard deviations from the mean of their tensor.
+    /// Weights farther than 6 standard deviations from the mean of their tensor, once they are counted.
     pub outliers: u64,
+    /// What tells outliers, while not all of the tensor was seen.
+    pub outer: Vec<Outer>,
+    /// Elements of which that did not tell.
+    pub uncounted: Vec<Range<u64>>,
     /// Columns with a weight of magnitude 6 or more.
     pub outlier_columns: Columns,
     /// ‖E‖₂, where it was asked for; by the Lanczos iteration.
@@ -183,8 +192,28 @@ impl ErrorStats {
         self.activated = sum(self.activated, other.activated);
         self.predicted = sum(self.predicted, other.predicted);
         self.outliers += other.outliers;
+        self.outer.extend_from_slice(&other.outer);
+        self.uncounted.extend_from_slice(&other.uncounted);
         self.outlier_columns.merge(&other.outlier_columns);
         other.worst.iter().for_each(|block| self.consider(*block));
+    }
+
+    /// Whether a weight is an outlier, all of its tensor being known.
+    pub(super) fn is_outlier(&self) -> impl Fn(f32) -> bool + use<> {
+        let (mean, limit) = (self.weights.mean, FAR * self.weights.std());
+        move |w| (f64::from(w) - mean).abs() > limit
+    }
+
+    /// Counts outliers, all of the tensor being known, and says where that needs another look.
+    pub(super) fn count_outliers(&mut self) {
+        let is_outlier = self.is_outlier();
+        for slab in std::mem::take(&mut self.outer) {
+            match (slab.count(&is_outlier), self.uncounted.last_mut()) {
+                (Some(n), _) => self.outliers += n,
+                (None, Some(last)) if last.end == slab.range.start => last.end = slab.range.end,
+                (None, _) => self.uncounted.push(slab.range),
+            }
+        }
     }
 
     /// Keeps a block if it is one of the worst so far; of equals the first.

@@ -57,6 +57,10 @@ impl Codec for Dense {
         Ok(Tally { overflows, ..Tally::default() })
     }
 
+    fn keeps_numbers(&self) -> bool {
+        true
+    }
+
     fn decode(&self, _at: u64, parts: &[&[u8]], out: &mut [f32]) {
         widest!((dtype: Dtype = self.dtype, bytes: &[u8] = parts[0], out: &mut [f32] = out) -> () { decode(dtype, bytes, out) });
     }

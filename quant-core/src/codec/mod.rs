@@ -42,11 +42,16 @@ pub trait Codec: Send + Sync {
     /// The bytes of part `part`, which must be a [`Fill::Whole`].
     fn whole(&self, part: usize, known: &Known) -> Vec<u8>;
 
-    /// Encodes the elements of a slab. May scribble on `x`.
+    /// Encodes the elements of a slab. May scribble on `x`, unless [`Codec::keeps_numbers`].
     ///
     /// `out` has one buffer a part; each streamed part's buffer is replaced by the bytes of
     /// [`Part::encoded`]`(slab.at..slab.at + x.len())`.
     fn encode(&self, slab: &Slab<'_>, x: &mut [f32], out: &mut [Vec<u8>]) -> std::result::Result<Tally, Unfit>;
+
+    /// Whether encoding leaves the numbers as they are.
+    fn keeps_numbers(&self) -> bool {
+        false
+    }
 
     /// Decodes the elements from `at` on, a multiple of 8.
     ///

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::steps;
-use crate::audit::BLOCK;
+use crate::audit::{BLOCK, Counting};
 use crate::backend::{Backend, Failure, Target};
 use crate::codec::{Codec, Fill, Known, Measured, Part, Scan, Slab, Tally, Unfit};
 use crate::plan::{Planned, View};
@@ -29,9 +29,10 @@ pub(crate) struct Scratch {
     pub(crate) numbers: Vec<f32>,
     pub(crate) importance: Vec<f32>,
     pub(crate) out: Vec<Vec<u8>>,
-    /// What `numbers` were before they were encoded, and what they became; for an audit.
-    pub(crate) original: Vec<f32>,
+    /// For an audit: what `numbers` stand for where they do not say it themselves any more, what they became, and counts.
+    pub(crate) original: Option<Vec<f32>>,
     pub(crate) decoded: Vec<f32>,
+    pub(crate) counting: Option<Counting>,
 }
 
 impl<'a> Work<'a> {
@@ -223,17 +224,16 @@ impl<'a> Work<'a> {
 
 /// [`Codec::noise`] of each block of a range, whose bytes are `parts`.
 fn noise_of(codec: &dyn Codec, range: Range<u64>, parts: &[&[u8]]) -> Option<Vec<f64>> {
-    let blocks = steps(range.end - range.start, BLOCK as u64).map(|block| range.start + block.start..range.start + block.end);
-    let of = |block: Range<u64>| {
-        let bytes = |(part, bytes): (&Part, &&[u8])| -> Option<(usize, usize)> {
+    let mut pieces = Vec::with_capacity(parts.len());
+    let mut of = |block: Range<u64>| {
+        pieces.clear();
+        for (part, bytes) in codec.parts().iter().zip(parts) {
             let (base, here) = (part.decoded(range.clone()).start, part.decoded(block.clone()));
-            Some(((here.start - base) as usize, (here.end - base) as usize)).filter(|(_, end)| *end <= bytes.len())
-        };
-        let places: Option<Vec<(usize, usize)>> = codec.parts().iter().zip(parts).map(bytes).collect();
-        let pieces: Vec<&[u8]> = parts.iter().zip(places?).map(|(bytes, (start, end))| &bytes[start..end]).collect();
+            pieces.push(bytes.get((here.start - base) as usize..(here.end - base) as usize)?);
+        }
         codec.noise(block.start, (block.end - block.start) as usize, &pieces)
     };
-    blocks.map(of).collect()
+    steps(range.end - range.start, BLOCK as u64).map(|block| of(range.start + block.start..range.start + block.end)).collect()
 }
 
 pub(super) fn overflow(tensor: &str, scheme: Scheme) -> Error {

@@ -1,14 +1,14 @@
 //! The sums of an audit. Kernel: `error_stats.cu`.
 
-use quant_core::audit::{BLOCK, BlockSums, DeviceSums};
+use quant_core::audit::{BLOCK, BlockSums, DeviceSums, Sums};
 
 use super::{HEAD, is_refused};
 use crate::queue::{Arg, DeviceError, Kernel, Queue};
 
 /// Threads of a block, four for each block of pairs.
 const THREADS: u32 = 128;
-/// Bytes of the sums of a block: twelve doubles, two floats, two numbers; `Sums` in the kernel.
-const BYTES: usize = 12 * 8 + 4 * 4;
+/// Bytes of the sums of a block: ten doubles, two floats, two numbers; `Sums` in the kernel.
+const BYTES: usize = 10 * 8 + 4 * 4;
 const KERNEL: Kernel = Kernel { module: "error_stats", name: "error_stats" };
 
 /// The sums over blocks of errors; `w`, `q` and the importance are floats, little-endian. None where a number is not finite.
@@ -44,19 +44,18 @@ pub fn measure(queue: &mut dyn Queue, w: &[u8], q: &[u8], importance: Option<&[u
 fn block(bytes: &[u8; BYTES]) -> BlockSums {
     let words = bytes.as_chunks::<8>().0;
     let double = |i: usize| f64::from_le_bytes(words[i]);
-    let number = |i: usize| (u64::from_le_bytes(words[12 + i / 2]) >> (i % 2 * 32)) as u32;
+    let number = |i: usize| (u64::from_le_bytes(words[10 + i / 2]) >> (i % 2 * 32)) as u32;
     BlockSums {
-        mean: double(0),
-        m: [double(1), double(2), double(3)],
-        w2: double(4),
-        q2: double(5),
-        wq: double(6),
-        e: double(7),
-        e2: double(8),
-        greatest: double(9),
-        weighted: [double(10), double(11)],
-        min: f32::from_bits(number(0)),
-        max: f32::from_bits(number(1)),
+        sums: Sums {
+            d: [double(0), double(1), double(2), double(3)],
+            e: double(4),
+            e2: double(5),
+            de: double(6),
+            greatest: double(7),
+            min: f32::from_bits(number(0)),
+            max: f32::from_bits(number(1)),
+        },
+        weighted: [double(8), double(9)],
         zeros: number(2),
         first: number(3),
     }

@@ -195,6 +195,10 @@ impl<B: Blocks> Codec for Ggml<B> {
         Ok(Tally::default())
     }
 
+    fn keeps_numbers(&self) -> bool {
+        true
+    }
+
     fn decode(&self, at: u64, parts: &[&[u8]], out: &mut [f32]) {
         widest!(<B: Blocks>(skip: usize = (at % B::LEN as u64) as usize, bytes: &[u8] = parts[0], out: &mut [f32] = out, _of: PhantomData<B> = PhantomData::<B>) -> () {
             decode_from::<B>(skip, bytes, out);

@@ -8,21 +8,25 @@ use super::block::Blocks;
 #[inline(always)]
 pub(super) fn noise<B: Blocks>(wanted: Range<usize>, bytes: &[u8]) -> Option<f64> {
     let piece = B::LEN / 16;
-    let mut sum = 0.0;
-    for (i, block) in bytes.chunks_exact(B::BYTES).enumerate() {
-        let squares = B::steps(block)?.map(|step| f64::from(step) * f64::from(step));
-        let within = |at: usize| at.clamp(i * B::LEN, (i + 1) * B::LEN) - i * B::LEN;
-        let (start, end) = (within(wanted.start), within(wanted.end));
-        let n_of = |j: usize| (end.min((j + 1) * piece) as f64 - start.max(j * piece) as f64).max(0.0);
-        let of_block: f64 = if end - start == B::LEN {
-            let lanes = squares.as_chunks::<4>().0.iter().fold([0.0; 4], |sum: [f64; 4], four| std::array::from_fn(|i| sum[i] + four[i]));
-            lanes.iter().sum::<f64>() * piece as f64
-        } else {
-            squares.iter().enumerate().map(|(j, square)| n_of(j) * square).sum()
-        };
-        sum += of_block / 12.0;
+    let blocks = bytes.chunks_exact(B::BYTES);
+    let squares = |block: &[u8]| Some(B::steps(block)?.map(|step| f64::from(step) * f64::from(step)));
+    if wanted == (0..blocks.len() * B::LEN) {
+        let mut lanes = [0.0; 4];
+        for block in blocks {
+            let squares = squares(block)?;
+            lanes = std::array::from_fn(|i| lanes[i] + ((squares[i] + squares[4 + i]) + (squares[8 + i] + squares[12 + i])));
+        }
+        return Some(lanes.iter().sum::<f64>() * piece as f64 / 12.0);
     }
-    Some(sum)
+    let mut sum = 0.0;
+    for (i, block) in blocks.enumerate() {
+        for (j, square) in squares(block)?.iter().enumerate() {
+            let at = i * B::LEN + j * piece;
+            let n = wanted.end.min(at + piece).saturating_sub(wanted.start.max(at));
+            sum += n as f64 * square;
+        }
+    }
+    Some(sum / 12.0)
 }
 
 #[cfg(test)]
