@@ -63,10 +63,23 @@ struct Row {
     outlier_columns: Option<u64>,
 }
 
+/// Tensors that did not get the type of their mix, by the reason, out of names and reasons.
+pub fn fallbacks<'a>(tensors: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+    let mut reasons: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
+    for (name, reason) in tensors.filter(|(_, reason)| reason.starts_with(FALLBACK)) {
+        reasons.entry(reason).or_insert((0, name)).0 += 1;
+    }
+    let shown = |(reason, (n, first)): (&str, (u64, &str))| {
+        let more = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
+        format!("{reason} ({}{more})", quant_core::error::Printable(first))
+    };
+    reasons.into_iter().map(shown).collect()
+}
+
 /// Runs the command.
 pub fn run(args: &ConvertArgs) -> Result<Outcome> {
     let begin = Instant::now();
-    let mut request = request(args)?;
+    let (mut request, asked) = request(args)?;
     let opening = quant_formats::Opening { io: args.io.into(), unknown_types: args.gguf.unknown_types, vocab_only: args.model.vocab_only };
     let checkpoint = quant_formats::open(&args.input, opening)?;
     refuse_unclear_name(args, &request, &checkpoint)?;
@@ -92,6 +105,7 @@ pub fn run(args: &ConvertArgs) -> Result<Outcome> {
     report.input_bytes = checkpoint.opened().tensors.iter().map(Tensor::n_bytes).sum();
     report.output_bytes = convert::size(&checkpoint, &plan, &request)?;
     report.notes = checkpoint.notes.clone();
+    report.notes.extend(asked);
     report.notes.extend(notes(&checkpoint, &plan, &request));
     report.notes.extend(device::remarks(request.backend));
     if args.dry_run
@@ -126,10 +140,14 @@ fn refuse_unclear_name(args: &ConvertArgs, request: &Request, checkpoint: &Check
     Ok(())
 }
 
+/// A pattern that most likely was meant to match something.
+pub fn unmatched(pattern: &str) -> String {
+    format!("the pattern '{pattern}' matches no tensor")
+}
+
 /// What a user should know about this request.
 fn notes(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Vec<String> {
-    let unmatched = request.recipe.unmatched(&checkpoint.tensors).into_iter().map(|p| format!("the pattern '{p}' matches no tensor"));
-    let mut notes: Vec<String> = unmatched.collect();
+    let mut notes: Vec<String> = request.recipe.unmatched(&checkpoint.tensors).into_iter().map(unmatched).collect();
     notes.extend(request.mix.as_ref().map(|m| mix::notes(m, checkpoint, plan)).unwrap_or_default());
     let has_config = checkpoint.side_files.iter().any(|f| f.name == "config.json");
     if request.target == Target::Hf && !has_config && plan.tensors.iter().any(|t| t.scheme.is_quantized()) {
@@ -171,7 +189,13 @@ fn gguf_notes(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Vec<St
     notes
 }
 
-fn request(args: &ConvertArgs) -> Result<Request> {
+/// What a recipe says that was made with an importance matrix, where there is none.
+pub fn without_importance(recipe: &Path) -> String {
+    format!("{} was made with an importance matrix; without --imatrix errors are greater than it expects", recipe.display())
+}
+
+/// What is asked for, with what a user should know about that.
+fn request(args: &ConvertArgs) -> Result<(Request, Vec<String>)> {
     let target = match args.to {
         None => Target::of(&args.output)?,
         Some(Form::Hf) => Target::Hf,
@@ -182,13 +206,17 @@ fn request(args: &ConvertArgs) -> Result<Request> {
     };
     let file = args.recipe.as_deref().map(recipe_file).transpose()?;
     let mix = mix::of(args, target, file.as_ref().map(|(recipe, _)| recipe))?;
+    let mut notes = Vec::new();
+    if let (Some(path), Some((RecipeText { imatrix: true, .. }, _)), None) = (&args.recipe, &file, &args.gguf.imatrix) {
+        notes.push(without_importance(path));
+    }
     let (recipe, recipe_text) = recipe(args, file, mix.is_some())?;
     let edits = mix::edits(args)?;
     let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let backend = args.device.open()?;
     let budget = Budget { memory: args.memory, threads, slab: args.slab.unwrap_or(backend.slab()) };
     let keep_unfit = args.non_finite == NonFinite::Keep;
-    Ok(Request {
+    let request = Request {
         recipe,
         recipe_text,
         mix,
@@ -203,16 +231,14 @@ fn request(args: &ConvertArgs) -> Result<Request> {
         budget,
         backend,
         ..Request::new(target)
-    })
+    };
+    Ok((request, notes))
 }
 
 /// The recipe of the options, or of the file, with its text for the record. A mix leaves it only what is kept.
 fn recipe(args: &ConvertArgs, file: Option<(RecipeText, String)>, is_mix: bool) -> Result<(Recipe, Option<String>)> {
     let (mut recipe, text) = match (file, &args.recipe) {
         (Some((mut parsed, text)), Some(path)) => {
-            if is_mix && parsed.r#type.is_some() {
-                return Err(Error::file(path, "has both a mix and a type; a mix gives every tensor a type"));
-            }
             if is_mix {
                 parsed.tensor.clear();
             }
@@ -237,9 +263,12 @@ fn recipe(args: &ConvertArgs, file: Option<(RecipeText, String)>, is_mix: bool) 
 }
 
 /// A recipe and its text.
-fn recipe_file(path: &Path) -> Result<(RecipeText, String)> {
+pub fn recipe_file(path: &Path) -> Result<(RecipeText, String)> {
     let text = option_file(path, "a recipe")?;
     let parsed: RecipeText = toml::from_str(&text).map_err(|e| not_a_recipe(path, &text, &e))?;
+    if parsed.mix.is_some() && parsed.r#type.is_some() {
+        return Err(Error::file(path, "has both a mix and a type; a mix gives every tensor a type"));
+    }
     Ok((parsed, text))
 }
 
@@ -333,7 +362,8 @@ impl Report {
         }
         text += &table(&["from", "to", ">tensors", ">parameters", ">size", ">bits a weight"], self.groups());
         text += &self.kept();
-        text += &self.fallbacks();
+        let fallbacks = fallbacks(self.tensors.iter().filter(|r| r.changed).map(|r| (r.name.as_str(), r.reason.as_str())));
+        fallbacks.iter().for_each(|line| text += &format!(" {line}\n"));
         text += &self.totals();
         text + &self.audit.as_ref().map_or(String::new(), audit::table::cost)
     }
@@ -363,19 +393,6 @@ impl Report {
         let shown = |(reason, (n, first)): (&str, (u64, &str))| {
             let more = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
             format!(" kept: {reason} ({}{more})\n", quant_core::error::Printable(first))
-        };
-        reasons.into_iter().map(shown).collect()
-    }
-
-    /// Tensors that did not get the type of their mix.
-    fn fallbacks(&self) -> String {
-        let mut reasons: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
-        for r in self.tensors.iter().filter(|r| r.changed && r.reason.starts_with(FALLBACK)) {
-            reasons.entry(&r.reason).or_insert((0, &r.name)).0 += 1;
-        }
-        let shown = |(reason, (n, first)): (&str, (u64, &str))| {
-            let more = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
-            format!(" {reason} ({}{more})\n", quant_core::error::Printable(first))
         };
         reasons.into_iter().map(shown).collect()
     }

@@ -40,7 +40,12 @@ pub enum Device {
 }
 
 fn tensors(text: &str) -> std::result::Result<usize, String> {
-    if text == "all" { Ok(usize::MAX) } else { text.parse().map_err(|_| format!("'{text}' is neither a number of tensors nor 'all'")) }
+    match (text, text.parse()) {
+        ("all", _) => Ok(usize::MAX),
+        (_, Ok(0)) => Err("0 verifies nothing; leave the option out".into()),
+        (_, Ok(n)) => Ok(n),
+        _ => Err(format!("'{text}' is neither a number of tensors nor 'all'")),
+    }
 }
 
 impl DeviceArgs {

@@ -10,7 +10,10 @@ use quant_formats::gguf::imatrix::ImportanceMatrix;
 use quant_formats::gguf::{Edit, Entry, Kind, Mix};
 
 use crate::args::ConvertArgs;
-use crate::convert::option_file;
+use crate::convert::{option_file, unmatched};
+
+/// An importance matrix and the path of its file.
+pub type Importance = (std::sync::Arc<ImportanceMatrix>, String);
 
 /// Whether the options ask for several GGUF files.
 pub fn is_set(args: &ConvertArgs) -> bool {
@@ -31,7 +34,7 @@ pub fn of(args: &ConvertArgs, target: Target, recipe: Option<&RecipeText>) -> Re
     let ftype = text.parse::<Ftype>().ok().filter(|_| is_gguf || !matches!(text.parse(), Ok(Scheme::Dense(_))));
     let Some(ftype) = ftype.or_else(|| copy.then_some(Ftype::F32)) else {
         if file.is_some() {
-            return Err(Error::request(format!("--recipe: '{text}' is no mix of llama-quantize, such as q4_k_m")));
+            return Err(no_mix(text));
         }
         return refuse_without_mix(args).map(|()| None);
     };
@@ -44,13 +47,37 @@ pub fn of(args: &ConvertArgs, target: Target, recipe: Option<&RecipeText>) -> Re
         output_type: gguf.output_tensor_type.as_deref().map(|t| tensor_type("--output-tensor-type", t)).transpose()?,
         embedding_type: gguf.token_embedding_type.as_deref().map(|t| tensor_type("--token-embedding-type", t)).transpose()?,
         rules: match file {
-            Some(recipe) => recipe.tensor.iter().map(|rule| self::rule("--recipe", &rule.r#match, &rule.r#type)).collect::<Result<_>>()?,
+            Some(recipe) => rules(recipe)?,
             None => tensor_types(args)?.iter().map(|text| rule_of(text)).collect::<Result<_>>()?,
         },
         no_fallback: gguf.no_fallback,
     };
     let overrides = gguf.override_kv.iter().map(|text| override_kv(text)).collect::<Result<_>>()?;
     Ok(Some(Mix { options, copy, importance, prune_layers: gguf.prune_layers.clone(), overrides, keep_split: gguf.keep_split }))
+}
+
+fn no_mix(text: &str) -> Error {
+    Error::request(format!("--recipe: '{text}' is no mix of llama-quantize, such as q4_k_m"))
+}
+
+fn rules(recipe: &RecipeText) -> Result<Vec<(regex::Regex, Scheme)>> {
+    recipe.tensor.iter().map(|rule| self::rule("--recipe", &rule.r#match, &rule.r#type)).collect()
+}
+
+/// The mix of a recipe and what bends it, with nothing else asked for; none if the recipe has none.
+///
+/// # Errors
+/// If it is no mix, or a rule cannot be read.
+pub fn of_recipe(recipe: &RecipeText, importance: Option<Importance>) -> Result<Option<Mix>> {
+    let Some(text) = &recipe.mix else { return Ok(None) };
+    let ftype = text.parse().map_err(|_| no_mix(text))?;
+    let options = Options { rules: rules(recipe)?, has_imatrix: importance.is_some(), ..Options::new(ftype) };
+    Ok(Some(plain(options, importance)))
+}
+
+/// A mix with its options and no others.
+pub fn plain(options: Options, importance: Option<Importance>) -> Mix {
+    Mix { options, copy: false, importance, prune_layers: Vec::new(), overrides: Vec::new(), keep_split: false }
 }
 
 /// What a user should know about a mix.
@@ -80,7 +107,7 @@ fn rule_notes(mix: &Mix, checkpoint: &Checkpoint) -> Vec<String> {
         return vec!["--tensor-type has no effect on copy, f32, f16 and bf16, as in llama-quantize".into()];
     }
     let is_unmatched = |(pattern, _): &&(regex::Regex, Scheme)| !checkpoint.tensors.iter().any(|t| pattern.is_match(&t.name));
-    rules.iter().filter(is_unmatched).map(|(pattern, _)| format!("the pattern '{pattern}' matches no tensor")).collect()
+    rules.iter().filter(is_unmatched).map(|(pattern, _)| unmatched(pattern.as_str())).collect()
 }
 
 /// Options that mean nothing without a mix are most likely a mistake.
@@ -103,7 +130,7 @@ fn refuse_without_mix(args: &ConvertArgs) -> Result<()> {
 }
 
 /// The importance matrix, without the entries that are not wanted.
-fn importance(args: &ConvertArgs) -> Result<Option<(std::sync::Arc<ImportanceMatrix>, String)>> {
+fn importance(args: &ConvertArgs) -> Result<Option<Importance>> {
     let Some(path) = &args.gguf.imatrix else { return Ok(None) };
     let mut matrix = ImportanceMatrix::open(path, args.io.into())?;
     if let Some(matrix) = std::sync::Arc::get_mut(&mut matrix) {

@@ -41,7 +41,8 @@ pub struct Rule {
 /// type = "int8"
 /// ```
 ///
-/// With `mix = "q4_k_m"` in place of `type` it bends a mix of llama-quantize, for GGUF.
+/// With `mix = "q4_k_m"` in place of `type` it bends a mix of llama-quantize, for GGUF; with `imatrix = true` it expects an importance
+/// matrix.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecipeText {
@@ -49,6 +50,9 @@ pub struct RecipeText {
     pub mix: Option<String>,
     /// The scheme for what no rule names.
     pub r#type: Option<String>,
+    /// Whether it was made with an importance matrix, and expects one.
+    #[serde(default)]
+    pub imatrix: bool,
     /// Patterns of tensors to keep.
     #[serde(default)]
     pub keep: Vec<String>,

@@ -93,14 +93,21 @@ impl Opened {
     }
 }
 
+/// Bytes of a device's memory that a stream needs, for the smallest slab that is worth a launch.
+pub const LEAST_MEMORY: usize = 1 << 16;
+
 /// Opens a backend. `settings.falls_back` is what `choice` says.
 ///
 /// # Errors
-/// If a GPU is asked for, and there is none that can be used.
+/// If a GPU is asked for, and there is none that can be used; if one is to be tried with too little memory.
 pub fn open(choice: Choice, settings: Settings) -> Result<Opened> {
     let cpu = |note| Opened { backend: &Cpu, note };
     if choice == Choice::Cpu {
         return Ok(cpu(None));
+    }
+    let needed = LEAST_MEMORY * settings.streams.max(1);
+    if settings.memory < needed {
+        return Err(Error::request(format!("--device-memory is too small: {} streams need {needed} bytes", settings.streams)));
     }
     match gpu::open(&Settings { falls_back: choice == Choice::Auto, ..settings }) {
         Ok(backend) => Ok(Opened { backend, note: None }),

@@ -88,6 +88,56 @@ fn tried_and_written_have_the_same_figures() {
     }
 }
 
+/// A recipe would do what it does, and what it lacks is said.
+#[test]
+fn tried_recipes_have_the_figures_of_their_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (model, matrix) = (tiny_llama().display().to_string(), here("data/tiny-llama.imatrix.gguf").display().to_string());
+    for (name, ending, options) in [
+        ("mix.toml", ".gguf", vec!["--target-bpw", "5", "--imatrix", &matrix]),
+        ("schemes.toml", ".bqt", vec!["--target-bpw", "7.5", "--schemes", "affine4,affine6"]),
+    ] {
+        let (recipe, out) = (path(name), path(&format!("out{ending}")));
+        let mut plan = vec!["plan", &model, &recipe, "--json", "--keep", "attn_k|self_attn.k_proj", "--keep", "no.such", "--weight", "nor.this=2"];
+        plan.extend(&options);
+        let report: Value = serde_json::from_str(&quant_ok(&plan)).unwrap();
+        for pattern in ["no.such", "nor.this"] {
+            assert!(report["notes"].to_string().contains(&format!("the pattern '{pattern}' matches no tensor")), "{report}");
+        }
+        let importance: &[&str] = if ending == ".gguf" { &["--imatrix", &matrix] } else { &[] };
+        convert(&tiny_llama(), Path::new(&out), &[&["--recipe", &recipe], importance].concat());
+        let written = audit(&[&[model.as_str(), &out], importance].concat());
+        let tried = audit(&[&[model.as_str(), "--recipe", &recipe], importance].concat());
+        assert_eq!(tried["schemes"][0]["scheme"], name);
+        for key in ["tensors", "layers", "roles", "model"] {
+            assert!(written["schemes"][0][key] == tried["schemes"][0][key], "{name} {key}");
+        }
+        let is_exact = |row: &&Value| row["role"] == "attn_k" && row["metrics"]["exact"] == true;
+        assert_eq!(tensors(&tried).iter().filter(is_exact).count(), 4);
+        // The recipe that was made with importance, without.
+        let said = quant(&["convert", &model, &path("other.gguf"), "--recipe", &recipe, "--dry-run", "--generic"]);
+        let expects = "was made with an importance matrix; without --imatrix errors are greater than it expects";
+        assert_eq!(String::from_utf8(said.stderr).unwrap().contains(expects), ending == ".gguf", "{name}");
+        assert_eq!(audit(&[&model, "--recipe", &recipe])["notes"].to_string().contains(expects), ending == ".gguf", "{name}");
+    }
+    std::fs::write(path("both.toml"), "mix = \"q4_k_m\"\ntype = \"nf4\"\n").unwrap();
+    assert!(refused(&["audit", &model, "--recipe", &path("both.toml")]).contains("has both a mix and a type"));
+    assert!(refused(&["audit", &model, "--recipe", &path("absent.toml")]).contains("absent.toml"));
+}
+
+/// What a conversion says of types that do not fit, trying it says, too.
+#[test]
+fn fallbacks_of_what_is_tried_are_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("model.safetensors");
+    let name = "model.layers.0.mlp.up_proj.weight";
+    write(&file, &[Made { name: name.into(), dtype: "F32", shape: vec![64, 96], bytes: vec![0; 64 * 96 * 4] }]);
+    let report = audit(&[file.as_os_str(), "--type".as_ref(), "q4_k_m".as_ref()]);
+    let wanted = format!("q4_k_m: fallback: rows of 96 are no multiple of 256, q4_k became q5_0 ({name})");
+    assert!(report["notes"].as_array().unwrap().iter().any(|note| *note == wanted), "{}", report["notes"]);
+}
+
 #[test]
 fn figures_do_not_depend_on_threads_or_memory() {
     let args = |more: &'static [&'static str]| {

@@ -127,6 +127,7 @@ fn audits_and_plans_are_those_of_the_cpu() {
             report.as_object_mut().unwrap().remove("notes");
             report
         };
+        assert!(String::from_utf8_lossy(&on_gpu.stdout).contains("done on the CPU too, and no byte differs"), "{args:?}");
         assert!(read(&on_gpu.stdout) == read(quant_ok(&args).as_bytes()), "{args:?}");
         assert!(!words(&driver.log(), "launch", "launch").is_empty(), "{args:?}");
     }
@@ -202,8 +203,13 @@ fn device_memory_is_bounded() {
     let peaks = words(&driver.log(), "alloc", "peak");
     let peak = peaks.iter().map(|bytes| bytes.parse::<u64>().unwrap()).max().unwrap();
     assert!(peak > 1 << 17 && peak <= 1 << 18, "{peak}");
-    let small = driver.run(&["convert", tiny_llama().to_str().unwrap(), "x", "--type", "nf4", "--device", "cuda", "--device-memory", "100kB"]);
-    assert!(stderr(&small).contains("--device-memory is too small: 2 streams need 131072 bytes"), "{}", stderr(&small));
+    for device in ["cuda", "auto"] {
+        let small = driver.run(&["convert", tiny_llama().to_str().unwrap(), "x", "--type", "nf4", "--device", device, "--device-memory", "100kB"]);
+        assert_eq!(small.status.code(), Some(2));
+        assert!(stderr(&small).contains("--device-memory is too small: 2 streams need 131072 bytes"), "{}", stderr(&small));
+    }
+    let nothing = driver.run(&["convert", tiny_llama().to_str().unwrap(), "x", "--type", "nf4", "--device", "cuda", "--verify-device", "0"]);
+    assert!(nothing.status.code() == Some(2) && stderr(&nothing).contains("0 verifies nothing"), "{}", stderr(&nothing));
 }
 
 /// Types without a kernel are said to be the CPU's; dense numbers that are read are no slabs of the GPU.

@@ -9,8 +9,8 @@ use crate::device::DeviceArgs;
 use crate::size::parse as size;
 
 const HELP: &str = "\
-Without CANDIDATE, --type says what to try; nothing is written. Of a BQT file that was written with
---audit neither is needed: it tells the errors that it has.
+Without CANDIDATE, --type and --recipe say what to try; nothing is written. Of a BQT file that was
+written with --audit nothing is needed: it tells the errors that it has.
 
 Conditions of --fail-if:
   sqnr_db<20                any tensor; the metric is a key of --json's metrics or weights
@@ -21,6 +21,7 @@ Conditions of --fail-if:
 Examples:
   quant audit Llama Llama-q4.gguf
   quant audit Llama --type q4_k_m,nf4-dq,int8
+  quant audit Llama --type q4_k_m --recipe plan.toml
   quant audit Llama Llama-nf4 --html report.html
   quant audit Llama Llama-q4.gguf --imatrix imatrix.gguf --fail-if 'model:output_error>0.05'
   quant audit Llama --type q4_k_m --json | jq '.schemes[0].model.sqnr_db'
@@ -39,6 +40,9 @@ pub struct AuditArgs {
     /// Schemes and mixes to try on the reference, as for convert --type
     #[arg(long = "type", value_name = "LIST", value_delimiter = ',', conflicts_with = "candidate")]
     pub types: Vec<String>,
+    /// Recipe to try on the reference, as for convert --recipe; repeatable
+    #[arg(long, value_name = "FILE", conflicts_with = "candidate")]
+    pub recipe: Vec<PathBuf>,
     /// The type of the mix for every tensor
     #[arg(long, requires = "types")]
     pub pure: bool,
@@ -87,4 +91,11 @@ pub struct AuditArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a comment here would be shown as the help of the command")]
     pub device: DeviceArgs,
+}
+
+impl AuditArgs {
+    /// Whether schemes are tried.
+    pub fn tries(&self) -> bool {
+        !self.types.is_empty() || !self.recipe.is_empty()
+    }
 }

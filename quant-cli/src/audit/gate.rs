@@ -54,7 +54,7 @@ impl Condition {
             return Err(bad(format!("{metric} is a figure of single tensors")));
         }
         const COUNTS: [&str; 4] = ["outliers", "outlier_columns", "zeros", "non_finite"];
-        let is_stored = args.candidate.is_none() && args.types.is_empty();
+        let is_stored = args.candidate.is_none() && !args.tries();
         let needed = match metric {
             _ if is_stored && COUNTS.contains(&metric) => Some("a CANDIDATE or --type"),
             "output_error" if args.imatrix.is_none() => Some("--imatrix"),

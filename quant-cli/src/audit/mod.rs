@@ -59,10 +59,10 @@ pub fn run(args: &AuditArgs) -> Result<Outcome> {
         Staged::check(path, false, 0, args.force, &inputs)?;
     }
     let session = Session::new(args)?;
-    let mut report = match (&args.candidate, &args.types[..]) {
-        (Some(candidate), _) => session.pair(candidate)?,
-        (None, []) => stored::report(args)?,
-        (None, _) => session.tried()?,
+    let mut report = match &args.candidate {
+        Some(candidate) => session.pair(candidate)?,
+        None if args.tries() => session.tried()?,
+        None => stored::report(args)?,
     };
     session.progress.finish();
     report.notes.extend(device::remarks(session.backend));
@@ -115,7 +115,9 @@ fn inputs(args: &AuditArgs) -> Result<Vec<Identity>> {
         let opening = quant_formats::Opening { io: args.io.into(), ..Default::default() };
         inputs.extend(quant_formats::open(model, opening)?.identities()?);
     }
-    inputs.extend(args.imatrix.as_deref().map(Identity::of).transpose()?);
+    for file in args.imatrix.iter().chain(&args.recipe) {
+        inputs.push(Identity::of(file)?);
+    }
     Ok(inputs)
 }
 

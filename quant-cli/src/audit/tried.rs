@@ -1,6 +1,6 @@
 //! What schemes would do to a model, without writing it; and what a conversion did.
 
-use std::sync::Arc;
+use std::path::Path;
 
 use quant_core::audit::{Audit, ErrorStats, Subject};
 use quant_core::mix::{Ftype, Options};
@@ -12,28 +12,32 @@ use quant_formats::audit::{self, Beside};
 use quant_formats::convert::{self, Request, Target};
 use quant_formats::foreign::Form;
 use quant_formats::gguf::Mix;
-use quant_formats::gguf::imatrix::ImportanceMatrix;
 use quant_formats::model::{self, ToGguf};
 
 use super::build::Measured;
 use super::report::{Report, SchemeReport, Skipped};
 use super::{Session, build, empty};
+use crate::convert::{fallbacks, recipe_file, unmatched, without_importance};
+use crate::mix::Importance;
 
-/// What one of `--type` asks for.
-enum Asked {
-    Mix(Ftype),
-    Scheme(Scheme),
+/// What one of `--type`, or a recipe, asks for.
+struct Asked {
+    name: String,
+    mix: Option<Mix>,
+    recipe: Recipe,
+    notes: Vec<String>,
 }
 
 impl Session<'_> {
     /// Tries every scheme that was asked for.
     pub fn tried(&self) -> Result<Report> {
-        let asked = self.args.types.iter().map(|text| Ok((text.to_ascii_lowercase(), asked(text)?))).collect::<Result<Vec<_>>>()?;
+        let types = self.args.types.iter().map(|text| self.type_asked(text));
+        let asked = types.chain(self.args.recipe.iter().map(|path| self.recipe_asked(path))).collect::<Result<Vec<_>>>()?;
         let mut report = empty(self.args, "");
         let mut schemes = Vec::new();
         let mut names = Vec::new();
-        for (text, asked) in asked {
-            let (name, scheme) = self.one(text, &asked, &mut report)?;
+        for asked in asked {
+            let (name, scheme) = self.one(asked, &mut report)?;
             schemes.push(scheme);
             names.push(name);
         }
@@ -43,17 +47,46 @@ impl Session<'_> {
         Ok(report)
     }
 
-    fn one(&self, text: String, asked: &Asked, report: &mut Report) -> Result<(&'static str, SchemeReport)> {
-        let checkpoint = quant_formats::open(&self.args.reference, quant_formats::Opening { io: self.args.io.into(), ..Default::default() })?;
-        let checkpoint = match asked {
-            Asked::Mix(_) if checkpoint.kv.is_empty() && model::is_mappable(&checkpoint) => {
-                let wanted = ToGguf { is_rounded: true, tensors_only: true, ..ToGguf::default() };
-                model::to_gguf(audit::by_numbers(checkpoint, Form::Gguf)?, &wanted)?.checkpoint
-            }
-            _ => audit::by_numbers(checkpoint, Form::Dense)?,
+    fn type_asked(&self, text: &str) -> Result<Asked> {
+        let (mix, default) = match asked(text)? {
+            Type::Mix(ftype) => (Some(mix(ftype, self.args.pure, self.importance())), None),
+            Type::Scheme(scheme) => (None, Some(scheme)),
         };
-        let request = self.request(asked);
+        Ok(Asked { name: text.to_ascii_lowercase(), mix, recipe: Recipe { default, ..Recipe::default() }, notes: Vec::new() })
+    }
+
+    fn importance(&self) -> Option<Importance> {
+        let path = self.args.imatrix.as_ref().map(|path| path.display().to_string());
+        self.beside.importance.clone().zip(path)
+    }
+
+    fn recipe_asked(&self, path: &Path) -> Result<Asked> {
+        let (mut text, _) = recipe_file(path)?;
+        let lacks_importance = text.imatrix && self.beside.importance.is_none();
+        let notes = lacks_importance.then(|| without_importance(path)).into_iter().collect();
+        let mix = crate::mix::of_recipe(&text, self.importance())?;
+        if mix.is_some() {
+            text.tensor.clear();
+        }
+        let recipe = Recipe::parse(&text).map_err(|e| Error::file(path, e.to_string()))?;
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        Ok(Asked { name, mix, recipe, notes })
+    }
+
+    fn one(&self, asked: Asked, report: &mut Report) -> Result<(&'static str, SchemeReport)> {
+        let checkpoint = quant_formats::open(&self.args.reference, quant_formats::Opening { io: self.args.io.into(), ..Default::default() })?;
+        let checkpoint = if asked.mix.is_some() && checkpoint.kv.is_empty() && model::is_mappable(&checkpoint) {
+            let wanted = ToGguf { is_rounded: true, tensors_only: true, ..ToGguf::default() };
+            model::to_gguf(audit::by_numbers(checkpoint, Form::Gguf)?, &wanted)?.checkpoint
+        } else {
+            audit::by_numbers(checkpoint, Form::Dense)?
+        };
+        let Asked { name, mix, recipe, notes: asked } = asked;
+        let request = Request { budget: self.budget, allow_requantize: true, mix, recipe, ..Request::new(Target::Bqt) };
         let mut plan = convert::plan(&checkpoint, &request).map_err(|e| e.of(&self.args.reference))?;
+        let mut notes = asked;
+        notes.extend_from_slice(&checkpoint.notes);
+        notes.extend(convert_notes(&request, &checkpoint, &plan).into_iter().map(|text| format!("{name}: {text}")));
         self.narrow_plan(&mut plan)?;
         plan.scan(&checkpoint, &self.budget, false, &self.progress).map_err(|e| self.unfit(e))?;
         let subjects = audit::tried(&checkpoint, &plan, &self.beside)?;
@@ -63,11 +96,13 @@ impl Session<'_> {
         if report.schemes.is_empty() && report.skipped.is_empty() {
             report.skipped = data_of(&checkpoint, &plan);
         }
-        for text in checkpoint.notes.iter().filter(|text| !report.notes.contains(text)).cloned().collect::<Vec<_>>() {
-            report.notes.push(text);
+        for text in notes {
+            if !report.notes.contains(&text) {
+                report.notes.push(text);
+            }
         }
-        let name = audit::names_of(&checkpoint);
-        Ok((name, build::scheme(Some(text), rows(&checkpoint, &plan, places.into_iter().zip(stats)))))
+        let names = audit::names_of(&checkpoint);
+        Ok((names, build::scheme(Some(name), rows(&checkpoint, &plan, places.into_iter().zip(stats)))))
     }
 
     /// A number that a scheme cannot hold, with what helps here.
@@ -81,14 +116,6 @@ impl Session<'_> {
         }
     }
 
-    fn request(&self, asked: &Asked) -> Request {
-        let request = Request { budget: self.budget, allow_requantize: true, ..Request::new(Target::Bqt) };
-        match asked {
-            Asked::Scheme(scheme) => Request { recipe: Recipe { default: Some(*scheme), ..Recipe::default() }, ..request },
-            Asked::Mix(ftype) => Request { mix: Some(mix(*ftype, self.args.pure, self.beside.importance.clone())), ..request },
-        }
-    }
-
     fn narrow_plan(&self, plan: &mut Plan) -> Result<()> {
         plan.tensors.retain(|t| self.is_wanted(&t.name));
         match (&self.only, plan.tensors.is_empty()) {
@@ -98,21 +125,34 @@ impl Session<'_> {
     }
 }
 
+/// What a conversion would say of the types that it gives.
+fn convert_notes(request: &Request, checkpoint: &Checkpoint, plan: &Plan) -> Vec<String> {
+    let mut notes: Vec<String> = request.recipe.unmatched(&checkpoint.tensors).into_iter().map(unmatched).collect();
+    notes.extend(request.mix.as_ref().map(|mix| crate::mix::notes(mix, checkpoint, plan)).unwrap_or_default());
+    notes.extend(fallbacks(plan.tensors.iter().filter(|t| !t.copied).map(|t| (t.name.as_str(), t.reason.as_str()))));
+    notes
+}
+
 /// A mix with nothing else asked for.
-pub fn mix(ftype: Ftype, pure: bool, importance: Option<Arc<ImportanceMatrix>>) -> Mix {
+pub fn mix(ftype: Ftype, pure: bool, importance: Option<Importance>) -> Mix {
     let options = Options { pure, has_imatrix: importance.is_some(), ..Options::new(ftype) };
-    let importance = importance.map(|matrix| (matrix, String::new()));
-    Mix { options, copy: false, importance, prune_layers: Vec::new(), overrides: Vec::new(), keep_split: false }
+    crate::mix::plain(options, importance)
+}
+
+/// What a text of `--type` names.
+enum Type {
+    Mix(Ftype),
+    Scheme(Scheme),
 }
 
 /// A mix of llama-quantize or a scheme. What is both, such as f16, is a scheme.
-fn asked(text: &str) -> Result<Asked> {
+fn asked(text: &str) -> Result<Type> {
     let scheme = text.parse::<Scheme>();
     match (text.parse::<Ftype>(), scheme) {
-        (_, Ok(scheme @ Scheme::Dense(_))) => Ok(Asked::Scheme(scheme)),
-        (Ok(ftype), _) => Ok(Asked::Mix(ftype)),
+        (_, Ok(scheme @ Scheme::Dense(_))) => Ok(Type::Scheme(scheme)),
+        (Ok(ftype), _) => Ok(Type::Mix(ftype)),
         (_, Ok(Scheme::Ggml(_) | Scheme::Opaque(_))) => Err(Error::request(format!("--type {text}: is the type of a tensor, not a mix"))),
-        (_, Ok(scheme)) => Ok(Asked::Scheme(scheme)),
+        (_, Ok(scheme)) => Ok(Type::Scheme(scheme)),
         (_, Err(e)) => Err(Error::request(format!("--type: {e}; or a mix of llama-quantize such as q4_k_m, iq3_xs"))),
     }
 }

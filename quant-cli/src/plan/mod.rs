@@ -67,6 +67,7 @@ pub fn run(args: &PlanArgs) -> Result<Outcome> {
     checkpoint.check_unchanged()?;
     let solved = solve(args, &checkpoint, &base, &open, &costs, is_gguf)?;
     let mut report = described(args, &checkpoint, &base, &open, &costs, &fixed, solved)?;
+    report.notes.extend(without_a_match(&base, weights.iter().map(|(pattern, _)| pattern).chain(&kept)));
     report.notes.extend(device::remarks(backend));
     if let Some(path) = &args.recipe {
         write(args, path, &report.recipe(is_gguf.then_some(BASE)))?;
@@ -77,6 +78,12 @@ pub fn run(args: &PlanArgs) -> Result<Outcome> {
     let next =
         args.recipe.as_ref().map(|path| format!("Wrote {0}. Next: quant convert {1} OUTPUT --recipe {0}\n", path.display(), args.model.display()));
     Ok(Outcome::ok(if args.json { json(&report)? } else { report.text() + &next.unwrap_or_default() }))
+}
+
+/// The patterns that match no tensor: most likely they were meant to.
+fn without_a_match<'a>(base: &Plan, patterns: impl Iterator<Item = &'a Regex>) -> Vec<String> {
+    let is_unmatched = |pattern: &&Regex| !base.tensors.iter().any(|t| pattern.is_match(&t.name));
+    patterns.filter(is_unmatched).map(|pattern| crate::convert::unmatched(pattern.as_str())).collect()
 }
 
 /// The threads that measure.
@@ -119,7 +126,7 @@ fn request(wanted: &Wanted<'_>) -> Result<Request> {
         Wanted::Scheme(scheme) => Request { recipe: Recipe { default: Some(*scheme), ..Recipe::default() }, ..request },
         Wanted::Mix(name, beside) => {
             let ftype: Ftype = name.parse().map_err(|_| Error::request(format!("there is no mix '{name}'")))?;
-            Request { mix: Some(mix(ftype, false, beside.importance.clone())), ..request }
+            Request { mix: Some(mix(ftype, false, beside.importance.clone().map(|matrix| (matrix, String::new())))), ..request }
         }
     })
 }

@@ -119,6 +119,9 @@ impl Report {
         if let Some(mix) = mix {
             let _ = write!(text, "\nmix = \"{mix}\"\n");
         }
+        if self.imatrix.is_some() {
+            text += "imatrix = true\n";
+        }
         if !self.keep_patterns.is_empty() {
             let patterns: Vec<String> = self.keep_patterns.iter().map(|text| quoted(text)).collect();
             let _ = writeln!(text, "\nkeep = [{}]", patterns.join(", "));

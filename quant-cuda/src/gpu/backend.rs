@@ -10,16 +10,12 @@ use quant_core::codec::{Slab, Tally};
 use zerocopy::IntoBytes;
 
 use super::driver::{Device, Lane};
-use crate::Settings;
 use crate::queue::{DeviceError, Queue};
 use crate::run::{self, Decode, Encode, Outcome};
+use crate::{LEAST_MEMORY, Settings};
 
 /// Bytes of device memory that an element of a slab may need: as f32, its importance, codes, and what else there is.
 const PER_ELEMENT: usize = 16;
-
-/// Elements of the smallest slab that is worth a launch.
-const LEAST_SLAB: u64 = 1 << 12;
-
 /// Elements of the longest slab.
 const LONGEST_SLAB: u64 = 1 << 20;
 /// Bytes that no slab needs more of, with room for what begins at multiples of 256.
@@ -50,13 +46,11 @@ impl<'d> Cuda<'d> {
         let free = device.free()?;
         let len = (settings.memory.min(free / 2) / streams / 256 * 256).min(LONGEST);
         let slab = (len / PER_ELEMENT) as u64;
-        if slab < LEAST_SLAB {
-            let needed = LEAST_SLAB as usize * PER_ELEMENT * streams;
-            return Err(DeviceError::Failed(if settings.memory < needed {
-                format!("--device-memory is too small: {streams} streams need {needed} bytes")
-            } else {
-                format!("the GPU is out of memory: {free} bytes are free, and {streams} streams need half of that to be {needed}")
-            }));
+        if len < LEAST_MEMORY {
+            let needed = LEAST_MEMORY * streams;
+            return Err(DeviceError::Failed(format!(
+                "the GPU is out of memory: {free} bytes are free, and {streams} streams need half of that to be {needed}"
+            )));
         }
         let lanes = (0..streams).map(|_| Lane::new(device, len)).collect::<Result<Vec<_>, _>>()?;
         Ok(Cuda {
