@@ -406,6 +406,11 @@ mod tests {
         assert_eq!((gone.relative(), gone.sqnr_db()), (Some(1.0), Some(0.0)));
         let tiny: Vec<f32> = w.iter().map(|w| w * 1e-20).collect();
         assert!((stats(&w, &tiny).cosine() - 1.0).abs() < 1e-6);
+        // Large where the weights are small: only the small products are left of Σw·ŵ.
+        let w: Vec<f32> = (0..512).map(|i| if i % 2 == 0 { 1.5 } else { 1e-10 }).collect();
+        let q: Vec<f32> = (0..512).map(|i| if i % 2 == 0 { 0.0 } else { 1.5 }).collect();
+        let (found, exact) = (stats(&w, &q).sum_wq, 256.0 * f64::from(1e-10f32) * 1.5);
+        assert!((found - exact).abs() < 1e-12 * exact, "{found} {exact}");
         let same = stats(&[0.1; 1003], &[0.1; 1003]);
         assert_eq!((same.weights.m2, same.weights.kurtosis(), same.cosine()), (0.0, None, 1.0));
     }

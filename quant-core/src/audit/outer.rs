@@ -10,6 +10,8 @@ use super::stats::{BLOCK, BlockStats};
 const KEPT_FROM: f64 = 4.0;
 /// The most weights that are kept of a slab.
 const MOST: usize = 256;
+/// Elements up to which slabs that follow each other are joined, so that small ones take no more memory.
+const JOINED: u64 = 1 << 16;
 
 /// The outer weights of a slab.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +41,26 @@ impl Outer {
         let values: Vec<f32> = some.flat_map(|(_, w)| w.iter().copied().filter(|&w| is_kept(w))).take(MOST + 1).collect();
         let can_be_kept = n == piece.w.len() as u64 && values.len() <= MOST;
         (n > 0).then(|| if can_be_kept { Outer { range, inner, values } } else { Outer { range, inner: [least, greatest], values: Vec::new() } })
+    }
+
+    /// Adds a slab to the last ones.
+    pub(super) fn add(self, slabs: &mut Vec<Outer>) {
+        match slabs.last_mut() {
+            Some(last) if last.range.end == self.range.start && self.range.end - last.range.start <= JOINED => last.join(self),
+            _ => slabs.push(self),
+        }
+    }
+
+    fn join(&mut self, next: Outer) {
+        self.range.end = next.range.end;
+        self.values.extend(next.values);
+        let [least, greatest] = [self.inner[0].min(next.inner[0]), self.inner[1].max(next.inner[1])];
+        self.values.retain(|&w| w < least || w > greatest);
+        self.inner = [least, greatest];
+        if self.values.len() > MOST {
+            self.inner = self.values.iter().fold(self.inner, |[least, greatest], &w| [least.min(w), greatest.max(w)]);
+            self.values = Vec::new();
+        }
     }
 
     /// How many weights are outliers; none if the kept ones do not tell.
@@ -75,6 +97,33 @@ mod tests {
         }
         assert_eq!(outer.count(|w| w.abs() > 0.4), None);
         assert!(outer.values.len() < 10);
+    }
+
+    #[test]
+    fn joined_slabs_tell_the_same() {
+        let mut w = numbers(4096);
+        (w[3], w[700], w[2000], w[4000]) = (9.0, -8.0, 7.0, 30.0);
+        let mut slabs = Vec::new();
+        for (i, part) in w.chunks(256).enumerate() {
+            let at = 256 * i as u64;
+            let outer = of(part);
+            Outer { range: at..at + 256, ..outer }.add(&mut slabs);
+        }
+        assert_eq!(slabs.len(), 1);
+        for limit in [8.5, 10.0, 40.0] {
+            assert_eq!(slabs[0].count(|w| w.abs() > limit), Some(w.iter().filter(|w| w.abs() > limit).count() as u64), "{limit}");
+        }
+        assert_eq!((slabs[0].range.clone(), slabs[0].count(|w| w.abs() > 0.4)), (0..4096, None));
+        // More than are kept, of slabs that keep all of theirs.
+        let mut w = numbers(1 << 16);
+        w.iter_mut().step_by(200).for_each(|w| *w = 9.0);
+        let mut slabs = Vec::new();
+        for (i, part) in w.chunks(256).enumerate() {
+            let at = 256 * i as u64;
+            Outer { range: at..at + 256, ..of(part) }.add(&mut slabs);
+        }
+        assert_eq!((slabs.len(), slabs[0].count(|w| w > 8.0), slabs[0].count(|w| w > 9.5)), (1, None, Some(0)));
+        assert!(slabs[0].values.is_empty());
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl<'a> Audit<'a> {
     /// # Errors
     /// If threads cannot be started.
     pub fn new(budget: &Budget, spectral: bool) -> Result<Audit<'a>> {
-        let slab = Budget::SLAB.min(budget.slab).max(8);
+        let slab = (Budget::SLAB.min(budget.slab) / 8 * 8).max(8);
         // Two sides, each with what a conversion needs.
         let fitting = (budget.memory / (48 * slab)).max(1) as usize;
         let threads = budget.threads.clamp(1, fitting);

@@ -192,7 +192,7 @@ impl ErrorStats {
         self.activated = sum(self.activated, other.activated);
         self.predicted = sum(self.predicted, other.predicted);
         self.outliers += other.outliers;
-        self.outer.extend_from_slice(&other.outer);
+        other.outer.iter().for_each(|slab| slab.clone().add(&mut self.outer));
         self.uncounted.extend_from_slice(&other.uncounted);
         self.outlier_columns.merge(&other.outlier_columns);
         other.worst.iter().for_each(|block| self.consider(*block));

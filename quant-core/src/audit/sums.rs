@@ -76,8 +76,10 @@ impl Sums {
         let w2 = self.d[1] + 2.0 * pivot * self.d[0] + w.len() as f64 * (pivot * pivot);
         let we = self.de + pivot * self.e;
         let q2 = w2 + 2.0 * we + self.e2;
+        let wq = w2 + we;
         // What is left of a difference that nearly vanishes is rounding.
-        if q2 < w2 / 1024.0 { Products::of(w, q) } else { Products { w2, q2, wq: w2 + we } }
+        let least = w2.abs().max(we.abs()) / 1024.0;
+        if q2 < least || wq.abs() < least { Products::of(w, q) } else { Products { w2, q2, wq } }
     }
 }
 
