@@ -63,12 +63,15 @@ struct Row {
     outlier_columns: Option<u64>,
 }
 
-/// Tensors that did not get the type of their mix, by the reason, out of names and reasons.
+/// Tensors that did not get the type of their mix, out of names and reasons.
 pub fn fallbacks<'a>(tensors: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+    by_reason(tensors.filter(|(_, reason)| reason.starts_with(FALLBACK)))
+}
+
+/// A line for each reason, with the first name and how many there are.
+fn by_reason<'a>(tensors: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
     let mut reasons: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
-    for (name, reason) in tensors.filter(|(_, reason)| reason.starts_with(FALLBACK)) {
-        reasons.entry(reason).or_insert((0, name)).0 += 1;
-    }
+    tensors.for_each(|(name, reason)| reasons.entry(reason).or_insert((0, name)).0 += 1);
     let shown = |(reason, (n, first)): (&str, (u64, &str))| {
         let more = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
         format!("{reason} ({}{more})", quant_core::error::Printable(first))
@@ -361,9 +364,7 @@ impl Report {
             text.push('\n');
         }
         text += &table(&["from", "to", ">tensors", ">parameters", ">size", ">bits a weight"], self.groups());
-        text += &self.kept();
-        let fallbacks = fallbacks(self.tensors.iter().filter(|r| r.changed).map(|r| (r.name.as_str(), r.reason.as_str())));
-        fallbacks.iter().for_each(|line| text += &format!(" {line}\n"));
+        text += &self.reasons();
         text += &self.totals();
         text + &self.audit.as_ref().map_or(String::new(), audit::table::cost)
     }
@@ -383,18 +384,12 @@ impl Report {
         groups.into_iter().map(row).collect()
     }
 
-    /// Why tensors were kept, if others were not.
-    fn kept(&self) -> String {
-        let mut reasons: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
-        for r in self.tensors.iter().filter(|r| !r.changed && r.reason != NOT_ASKED) {
-            let entry = reasons.entry(&r.reason).or_insert((0, &r.name));
-            entry.0 += 1;
-        }
-        let shown = |(reason, (n, first)): (&str, (u64, &str))| {
-            let more = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
-            format!(" kept: {reason} ({}{more})\n", quant_core::error::Printable(first))
-        };
-        reasons.into_iter().map(shown).collect()
+    /// Why tensors were kept, and which did not get the type of their mix.
+    fn reasons(&self) -> String {
+        let reasons = |changed: bool| self.tensors.iter().filter(move |r| r.changed == changed).map(|r| (r.name.as_str(), r.reason.as_str()));
+        let kept = by_reason(reasons(false).filter(|(_, reason)| *reason != NOT_ASKED));
+        let kept = kept.into_iter().map(|line| format!(" kept: {line}\n"));
+        kept.chain(fallbacks(reasons(true)).into_iter().map(|line| format!(" {line}\n"))).collect()
     }
 
     fn totals(&self) -> String {

@@ -275,14 +275,11 @@ impl Audited<'_> {
     /// Keeps the numbers that a slab stands for, if they are others than those to be encoded or encoding may change these.
     fn keep_numbers(&self, work: &Work<'_>, range: Range<u64>, scratch: &mut Scratch) -> Result<()> {
         let Some(original) = self.original else {
-            scratch.original = match scratch.original.take() {
-                _ if work.to.keeps_numbers() => None,
-                Some(mut buffer) => {
-                    buffer.clone_from(&scratch.numbers);
-                    Some(buffer)
-                }
-                None => Some(scratch.numbers.clone()),
-            };
+            if work.to.keeps_numbers() {
+                scratch.original = None;
+            } else {
+                scratch.original.get_or_insert_default().clone_from(&scratch.numbers);
+            }
             return Ok(());
         };
         let planned = Planned::seen(work.planned.source, &original.tensors()[work.planned.source], work.planned.view);

@@ -209,8 +209,7 @@ fn sums<V: Doubles>(w: &[f32], q: &[f32], counting: &mut Counting) -> [Sums; 2] 
     let (w, q) = (w.as_chunks::<LANES>().0, q.as_chunks::<LANES>().0);
     let n = w.len() / V::BLOCKS;
     let pivot = V::of_blocks([w[0][0], w[(V::BLOCKS - 1) * n][0]].map(f64::from));
-    let zero = V::of_blocks([0.0; 2]);
-    let mut lanes = [zero, zero, zero, zero, zero, zero, zero, zero, pivot, pivot];
+    let mut lanes = none(pivot);
     for i in 0..n {
         lanes = add(lanes, pivot, V::widen(w, i), V::widen(q, i));
         (0..V::BLOCKS).for_each(|k| counting.step(V::BLOCKS * i + k));
@@ -226,8 +225,8 @@ fn sums<V: Doubles>(w: &[f32], q: &[f32], counting: &mut Counting) -> [Sums; 2] 
 fn sums_of_one(w: &[f32], q: &[f32]) -> Sums {
     let Some(pivot) = w.first().map(|&w| f64::from(w)) else { return Sums::default() };
     let ((whole_w, rest_w), (whole_q, rest_q)) = (w.as_chunks::<LANES>(), q.as_chunks::<LANES>());
-    let (zero, pivot) = ([0.0; LANES], [pivot; LANES]);
-    let mut lanes = [zero, zero, zero, zero, zero, zero, zero, zero, pivot, pivot];
+    let pivot = [pivot; LANES];
+    let mut lanes = none(pivot);
     for (w, q) in whole_w.iter().zip(whole_q) {
         lanes = add(lanes, pivot, w.map(f64::from), q.map(f64::from));
     }
@@ -236,6 +235,13 @@ fn sums_of_one(w: &[f32], q: &[f32]) -> Sums {
         lanes = add(lanes, pivot, padded(rest_w, pivot[0]), padded(rest_q, pivot[0]));
     }
     in_all(&lanes)
+}
+
+/// The sums of nothing, to be added to by [`add`].
+#[inline(always)]
+fn none<V: Doubles>(pivot: V) -> [V; 10] {
+    let zero = V::of_blocks([0.0; 2]);
+    [zero, zero, zero, zero, zero, zero, zero, zero, pivot, pivot]
 }
 
 /// Adds Σd, Σd², Σd³, Σd⁴, Σe, Σe², Σd·e, max e², the least and the greatest w.
@@ -326,6 +332,24 @@ mod tests {
         close(found.weights.std(), (w.iter().map(|w| (w - mean).powi(2)).sum::<f64>() / 1003.0).sqrt());
         assert_eq!(found.zeros, w.iter().filter(|w| **w == 0.0).count() as u64);
         assert_eq!(found.sketch.n(), 1003);
+    }
+
+    /// Whatever the vectors of a processor: without any, one block at a time.
+    #[test]
+    fn the_processor_changes_no_bit() {
+        for n in [0, 3, 255, 256, 700, 1024, 2000] {
+            let (mut w, q) = numbers(n);
+            w.iter_mut().skip(300).step_by(400).for_each(|w| *w = f32::NAN);
+            let piece = Piece { at: 0, columns: 7, w: &w, q: &q, importance: Some(&q), noise: None };
+            let of = |run: &dyn Fn(Measuring<'_, '_>) -> SlabStats| {
+                let mut counting = Counting::new();
+                let found = run(Measuring { piece: &piece, counting: &mut counting });
+                (found.blocks, found.others, counting.take())
+            };
+            let plain = of(&|measuring| measuring.run::<[f64; LANES]>());
+            assert_eq!(plain.0.len(), n.div_ceil(BLOCK));
+            assert!(of(&|measuring| with_doubles(measuring)) == plain, "{n}");
+        }
     }
 
     #[test]

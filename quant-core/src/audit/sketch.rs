@@ -1,8 +1,8 @@
 //! [`Sketch`]: how many numbers have which magnitude, in bins that grow with it.
 //!
 //! A bin is an f32 without its sign and its last 19 bits: 16 bins an octave, from the least subnormal to infinity. The middle of
-//! a bin is at most 1/32 of the magnitude away from anything in it. Counts are exact, so sketches of pieces add up to that of the
-//! whole, in any order. Bins by the leading bits of a float are the log-linear histogram of HdrHistogram and DDSketch (Masson,
+//! a bin is at most 1/32 of the magnitude away from anything in it; from the least normal number on, below which bins are 2⁻¹³⁰
+//! wide. Counts are exact, so sketches of pieces add up to that of the whole, in any order. Bins by the leading bits of a float are the log-linear histogram of HdrHistogram and DDSketch (Masson,
 //! Rim, Lee, "DDSketch", 2019).
 
 use super::stats::BLOCK;
