@@ -1,8 +1,10 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use quant_core::{Error, Result};
+use quant_formats::input::Input;
 
 use crate::audit::args::AuditArgs;
 use crate::device::{DeviceArgs, DevicesArgs};
@@ -322,4 +324,19 @@ pub enum NonFinite {
     Refuse,
     /// Keep such tensors as they are; needs one more pass over the weights
     Keep,
+}
+
+/// The text of a file that an option names: a regular file of a reasonable size. `what` it should be, for errors: "a recipe".
+///
+/// # Errors
+/// If it is too large or no text.
+pub fn option_file(path: &Path, what: &str) -> Result<String> {
+    const MOST: u64 = 1 << 20;
+    let input = Input::open(path, quant_formats::Io::Read)?;
+    if input.len() > MOST {
+        return Err(Error::file(path, format!("not {what}: found {} bytes, at most {MOST} are read", input.len())));
+    }
+    let mut bytes = vec![0; input.len() as usize];
+    input.read_at(0, &mut bytes)?;
+    String::from_utf8(bytes).map_err(|_| Error::file(path, format!("not {what}: it is not UTF-8")))
 }

@@ -1,20 +1,19 @@
 //! `quant convert`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
 use quant_core::codec::Tally;
 use quant_core::convert::Budget;
 use quant_core::plan::{Plan, Planned};
-use quant_core::recipe::{NOT_ASKED, Recipe, RecipeText, Rule, pattern};
+use quant_core::recipe::{NOT_ASKED, Recipe, Rule, pattern};
 use quant_core::scheme::Profile;
 use quant_core::source::Tensor;
 use quant_core::{Dtype, Error, Result, Scheme};
 use quant_formats::Checkpoint;
 use quant_formats::convert::{self, Request, Target};
 use quant_formats::gguf::{self, find_entry};
-use quant_formats::input::{Identity, Input};
+use quant_formats::input::Identity;
 use serde::Serialize;
 
 use crate::args::{BnbProfile, ConvertArgs, Form, NonFinite};
@@ -22,6 +21,7 @@ use crate::audit::report::SchemeReport;
 use crate::audit::tried::converted;
 use crate::inspect::shape;
 use crate::progress::Progress;
+use crate::recipe::{RecipeFile, unmatched};
 use crate::report::{self, Outcome, bold, note, table};
 use crate::size::{bytes, count, duration};
 use crate::{audit, device, mix, model};
@@ -82,7 +82,8 @@ fn by_reason<'a>(tensors: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Strin
 /// Runs the command.
 pub fn run(args: &ConvertArgs) -> Result<Outcome> {
     let begin = Instant::now();
-    let (mut request, asked) = request(args)?;
+    let file = args.recipe.as_deref().map(RecipeFile::read).transpose()?;
+    let (mut request, asked) = request(args, file.as_ref())?;
     let opening = quant_formats::Opening { io: args.io.into(), unknown_types: args.gguf.unknown_types, vocab_only: args.model.vocab_only };
     let checkpoint = quant_formats::open(&args.input, opening)?;
     refuse_unclear_name(args, &request, &checkpoint)?;
@@ -93,6 +94,9 @@ pub fn run(args: &ConvertArgs) -> Result<Outcome> {
     }
     let checkpoint = model::mapped(args, &mut request, checkpoint)?;
     let mut plan = convert::plan(&checkpoint, &request).map_err(|e| e.of(&args.input))?;
+    if let Some(file) = &file {
+        file.refuse_other(&request, &checkpoint, &plan)?;
+    }
     let mut outcome = convert::Outcome::default();
     if !args.dry_run {
         let progress = Progress::default();
@@ -143,14 +147,9 @@ fn refuse_unclear_name(args: &ConvertArgs, request: &Request, checkpoint: &Check
     Ok(())
 }
 
-/// A pattern that most likely was meant to match something.
-pub fn unmatched(pattern: &str) -> String {
-    format!("the pattern '{pattern}' matches no tensor")
-}
-
 /// What a user should know about this request.
 fn notes(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Vec<String> {
-    let mut notes: Vec<String> = request.recipe.unmatched(&checkpoint.tensors).into_iter().map(unmatched).collect();
+    let mut notes: Vec<String> = unmatched(&request.recipe.unmatched(&checkpoint.tensors)).into_iter().collect();
     notes.extend(request.mix.as_ref().map(|m| mix::notes(m, checkpoint, plan)).unwrap_or_default());
     let has_config = checkpoint.side_files.iter().any(|f| f.name == "config.json");
     if request.target == Target::Hf && !has_config && plan.tensors.iter().any(|t| t.scheme.is_quantized()) {
@@ -192,13 +191,8 @@ fn gguf_notes(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Vec<St
     notes
 }
 
-/// What a recipe says that was made with an importance matrix, where there is none.
-pub fn without_importance(recipe: &Path) -> String {
-    format!("{} was made with an importance matrix; without --imatrix errors are greater than it expects", recipe.display())
-}
-
 /// What is asked for, with what a user should know about that.
-fn request(args: &ConvertArgs) -> Result<(Request, Vec<String>)> {
+fn request(args: &ConvertArgs, file: Option<&RecipeFile>) -> Result<(Request, Vec<String>)> {
     let target = match args.to {
         None => Target::of(&args.output)?,
         Some(Form::Hf) => Target::Hf,
@@ -207,12 +201,8 @@ fn request(args: &ConvertArgs) -> Result<(Request, Vec<String>)> {
         Some(Form::Gguf) if mix::is_set(args) => Target::GgufSet,
         Some(Form::Gguf) => Target::Gguf,
     };
-    let file = args.recipe.as_deref().map(recipe_file).transpose()?;
-    let mix = mix::of(args, target, file.as_ref().map(|(recipe, _)| recipe))?;
-    let mut notes = Vec::new();
-    if let (Some(path), Some((RecipeText { imatrix: true, .. }, _)), None) = (&args.recipe, &file, &args.gguf.imatrix) {
-        notes.push(without_importance(path));
-    }
+    let mix = mix::of(args, target, file.map(|file| &file.text))?;
+    let notes = file.and_then(|file| file.lacks(args.gguf.imatrix.is_some())).into_iter().collect();
     let (recipe, recipe_text) = recipe(args, file, mix.is_some())?;
     let edits = mix::edits(args)?;
     let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
@@ -239,15 +229,10 @@ fn request(args: &ConvertArgs) -> Result<(Request, Vec<String>)> {
 }
 
 /// The recipe of the options, or of the file, with its text for the record. A mix leaves it only what is kept.
-fn recipe(args: &ConvertArgs, file: Option<(RecipeText, String)>, is_mix: bool) -> Result<(Recipe, Option<String>)> {
-    let (mut recipe, text) = match (file, &args.recipe) {
-        (Some((mut parsed, text)), Some(path)) => {
-            if is_mix {
-                parsed.tensor.clear();
-            }
-            (Recipe::parse(&parsed).map_err(|e| Error::file(path, e.to_string()))?, Some(text))
-        }
-        _ => {
+fn recipe(args: &ConvertArgs, file: Option<&RecipeFile>, is_mix: bool) -> Result<(Recipe, Option<String>)> {
+    let (mut recipe, text) = match file {
+        Some(file) => (file.recipe()?, Some(file.raw.clone())),
+        None => {
             let rules = if is_mix { Vec::new() } else { mix::tensor_types(args)?.iter().map(|text| rule(text)).collect::<Result<Vec<_>>>()? };
             let default = if is_mix { None } else { args.scheme.as_deref().map(scheme).transpose()? };
             let text = option_text(args, is_mix);
@@ -265,16 +250,6 @@ fn recipe(args: &ConvertArgs, file: Option<(RecipeText, String)>, is_mix: bool) 
     Ok((recipe, text))
 }
 
-/// A recipe and its text.
-pub fn recipe_file(path: &Path) -> Result<(RecipeText, String)> {
-    let text = option_file(path, "a recipe")?;
-    let parsed: RecipeText = toml::from_str(&text).map_err(|e| not_a_recipe(path, &text, &e))?;
-    if parsed.mix.is_some() && parsed.r#type.is_some() {
-        return Err(Error::file(path, "has both a mix and a type; a mix gives every tensor a type"));
-    }
-    Ok((parsed, text))
-}
-
 fn rule(text: &str) -> Result<Rule> {
     let (pattern, scheme) = text.rsplit_once('=').ok_or_else(|| Error::request(format!("--tensor-type '{text}': needs REGEX=SCHEME")))?;
     Rule::new(pattern, scheme).map_err(|e| Error::request(format!("--tensor-type: {e}")))
@@ -289,24 +264,6 @@ fn scheme(text: &str) -> Result<Scheme> {
         ))),
         _ => Ok(scheme),
     }
-}
-
-/// The text of a file that an option names: a regular file of a reasonable size. `what` it should be, for errors: "a recipe".
-pub fn option_file(path: &Path, what: &str) -> Result<String> {
-    const MOST: u64 = 1 << 20;
-    let input = Input::open(path, quant_formats::Io::Read)?;
-    if input.len() > MOST {
-        return Err(Error::file(path, format!("not {what}: found {} bytes, at most {MOST} are read", input.len())));
-    }
-    let mut bytes = vec![0; input.len() as usize];
-    input.read_at(0, &mut bytes)?;
-    String::from_utf8(bytes).map_err(|_| Error::file(path, format!("not {what}: it is not UTF-8")))
-}
-
-/// A recipe that cannot be read, in one line.
-fn not_a_recipe(path: &Path, text: &str, error: &toml::de::Error) -> Error {
-    let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
-    Error::file(path, format!("not a recipe: line {line}: {}", error.message().replace('\n', ", ")))
 }
 
 /// The rules of the command line in the words of a recipe file.

@@ -13,6 +13,7 @@ mod mix;
 mod model;
 mod plan;
 mod progress;
+mod recipe;
 mod report;
 mod size;
 mod verify;

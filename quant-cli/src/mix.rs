@@ -9,8 +9,8 @@ use quant_formats::convert::Target;
 use quant_formats::gguf::imatrix::ImportanceMatrix;
 use quant_formats::gguf::{Edit, Entry, Kind, Mix};
 
-use crate::args::ConvertArgs;
-use crate::convert::{option_file, unmatched};
+use crate::args::{ConvertArgs, option_file};
+use crate::recipe::unmatched;
 
 /// An importance matrix and the path of its file.
 pub type Importance = (std::sync::Arc<ImportanceMatrix>, String);
@@ -107,7 +107,7 @@ fn rule_notes(mix: &Mix, checkpoint: &Checkpoint) -> Vec<String> {
         return vec!["--tensor-type has no effect on copy, f32, f16 and bf16, as in llama-quantize".into()];
     }
     let is_unmatched = |(pattern, _): &&(regex::Regex, Scheme)| !checkpoint.tensors.iter().any(|t| pattern.is_match(&t.name));
-    rules.iter().filter(is_unmatched).map(|(pattern, _)| unmatched(pattern.as_str())).collect()
+    unmatched(&rules.iter().filter(is_unmatched).map(|(pattern, _)| pattern.as_str()).collect::<Vec<_>>()).into_iter().collect()
 }
 
 /// Options that mean nothing without a mix are most likely a mistake.

@@ -10,7 +10,7 @@ use quant_formats::{Checkpoint, Format};
 use serde_json::Value;
 
 use crate::args::ConvertArgs;
-use crate::convert::option_file;
+use crate::args::option_file;
 
 /// The model as it is called and laid out on the other side, if the conversion leads from Hugging Face to GGUF or back.
 ///

@@ -42,7 +42,7 @@ pub struct Rule {
 /// ```
 ///
 /// With `mix = "q4_k_m"` in place of `type` it bends a mix of llama-quantize, for GGUF; with `imatrix = true` it expects an importance
-/// matrix.
+/// matrix, and with `parameters = 134515008` a model of so many weights.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecipeText {
@@ -53,6 +53,8 @@ pub struct RecipeText {
     /// Whether it was made with an importance matrix, and expects one.
     #[serde(default)]
     pub imatrix: bool,
+    /// The weights of the model that it was made for; it is for no other then.
+    pub parameters: Option<u64>,
     /// Patterns of tensors to keep.
     #[serde(default)]
     pub keep: Vec<String>,

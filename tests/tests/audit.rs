@@ -102,9 +102,7 @@ fn tried_recipes_have_the_figures_of_their_files() {
         let mut plan = vec!["plan", &model, &recipe, "--json", "--keep", "attn_k|self_attn.k_proj", "--keep", "no.such", "--weight", "nor.this=2"];
         plan.extend(&options);
         let report: Value = serde_json::from_str(&quant_ok(&plan)).unwrap();
-        for pattern in ["no.such", "nor.this"] {
-            assert!(report["notes"].to_string().contains(&format!("the pattern '{pattern}' matches no tensor")), "{report}");
-        }
+        assert!(report["notes"].to_string().contains("the patterns 'nor.this', 'no.such' match no tensor"), "{report}");
         let importance: &[&str] = if ending == ".gguf" { &["--imatrix", &matrix] } else { &[] };
         convert(&tiny_llama(), Path::new(&out), &[&["--recipe", &recipe], importance].concat());
         let written = audit(&[&[model.as_str(), &out], importance].concat());
@@ -116,7 +114,7 @@ fn tried_recipes_have_the_figures_of_their_files() {
         let is_exact = |row: &&Value| row["role"] == "attn_k" && row["metrics"]["exact"] == true;
         assert_eq!(tensors(&tried).iter().filter(is_exact).count(), 4);
         // The recipe that was made with importance, without.
-        let said = quant(&["convert", &model, &path("other.gguf"), "--recipe", &recipe, "--dry-run", "--generic"]);
+        let said = quant(&["convert", &model, &path(&format!("other{ending}")), "--recipe", &recipe, "--dry-run"]);
         let expects = "was made with an importance matrix; without --imatrix errors are greater than it expects";
         assert_eq!(String::from_utf8(said.stderr).unwrap().contains(expects), ending == ".gguf", "{name}");
         assert_eq!(audit(&[&model, "--recipe", &recipe])["notes"].to_string().contains(expects), ending == ".gguf", "{name}");
@@ -124,6 +122,103 @@ fn tried_recipes_have_the_figures_of_their_files() {
     std::fs::write(path("both.toml"), "mix = \"q4_k_m\"\ntype = \"nf4\"\n").unwrap();
     assert!(refused(&["audit", &model, "--recipe", &path("both.toml")]).contains("has both a mix and a type"));
     assert!(refused(&["audit", &model, "--recipe", &path("absent.toml")]).contains("absent.toml"));
+}
+
+/// A recipe for other names or for another model would convert to something else than it says.
+#[test]
+fn recipes_for_something_else_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (model, recipe) = (tiny_llama().display().to_string(), path("gguf.toml"));
+    quant_ok(&["plan", &model, &recipe, "--target-bpw", "5"]);
+    let error = refused(&["convert", &model, &path("m.bqt"), "--recipe", &recipe]);
+    assert!(error.contains("none of its rules matches a tensor") && error.contains("gguf.toml"), "{error}");
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    let parameters = format!("parameters = {}", 3_672_320);
+    assert!(text.contains(&parameters), "{text}");
+    std::fs::write(path("other.toml"), text.replace(&parameters, "parameters = 134515008")).unwrap();
+    let wanted = "was made for a model of 134515008 weights, found 3672320";
+    assert!(refused(&["convert", &model, &path("m.gguf"), "--recipe", &path("other.toml")]).contains(wanted));
+    assert!(refused(&["audit", &model, "--recipe", &path("other.toml")]).contains(wanted));
+    std::fs::write(path("names.toml"), "type = \"nf4\"\n[[tensor]]\nmatch = \"blk\"\ntype = \"int8\"\n").unwrap();
+    assert!(refused(&["audit", &model, "--recipe", &path("names.toml")]).contains("it has 'blk', and the tensors have names such as 'lm_head.weight'"));
+    assert!(std::fs::read_dir(dir.path()).unwrap().all(|entry| entry.unwrap().path().extension().unwrap() == "toml"));
+}
+
+/// The command that a plan prints writes the file, with just the options that are needed.
+#[test]
+fn the_next_command_of_a_plan_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let matrix = here("data/tiny-llama.imatrix.gguf").display().to_string();
+    convert(&tiny_llama(), Path::new(&path("a 'b'.gguf")), &["--type", "q8_0"]);
+    convert(&tiny_llama(), Path::new(&path("nf4")), &["--type", "nf4-dq"]);
+    convert(&tiny_llama(), Path::new(&path("int8.bqt")), &["--type", "int8"]);
+    let (gguf, bqt) = (vec!["--target-bpw", "5", "--imatrix", &matrix], vec!["--target-bpw", "8", "--schemes", "affine4,affine8"]);
+    let mut asking = Vec::new();
+    for (i, model) in [tiny_llama().display().to_string(), path("a 'b'.gguf"), path("nf4"), path("int8.bqt")].iter().enumerate() {
+        for (options, ending) in [(&gguf, "gguf"), (&bqt, "bqt")] {
+            let recipe = path(&format!("{i} {ending}.toml"));
+            let text = quant_ok(&[&["plan", model, &recipe], options.as_slice()].concat());
+            let next = text.rsplit_once("Next: quant ").unwrap().1.trim();
+            asking.push(next.contains("--allow-requantize"));
+            let output = path(&format!("{i}.{ending}"));
+            let command = next.replace(&format!("OUTPUT.{ending}"), &format!("'{output}'"));
+            let done = |command: &str| {
+                let shell = format!("\"$1\" {command}");
+                std::process::Command::new("sh").args(["-c", &shell, "sh"]).arg(quant_tests::binary()).output().unwrap()
+            };
+            if next.contains("--allow-requantize") {
+                assert_eq!(done(&command.replace("--allow-requantize", "")).status.code(), Some(2), "{command}");
+            }
+            let out = done(&command);
+            assert!(out.status.success() && Path::new(&output).exists(), "{command}: {}", String::from_utf8_lossy(&out.stderr));
+        }
+    }
+    assert_eq!(asking, [false, false, true, true, false, false, false, false]);
+}
+
+/// The fixed mixes beside a plan keep what the plan keeps, and sizes are those of files.
+#[test]
+fn mixes_keep_what_the_plan_keeps() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recipe, out) = (dir.path().join("recipe.toml"), dir.path().join("m.gguf"));
+    let keep = ["--keep", "ffn_down|output\\.weight"];
+    let mut args = vec!["plan".into(), tiny_llama().into_os_string(), recipe.clone().into(), "--json".into(), "--target-bpw".into(), "8".into()];
+    args.extend(keep.map(Into::into));
+    let report: Value = serde_json::from_str(&quant_ok(&args)).unwrap();
+    let names: Vec<&str> = report["kept"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
+    assert_eq!(names.iter().filter(|name| name.contains("ffn_down") || **name == "output.weight").count(), 5, "{names:?}");
+    let dry = |more: &[&str]| -> Value { serde_json::from_str(&convert(&tiny_llama(), &out, &[&["--dry-run", "--json"], more].concat())).unwrap() };
+    let mixes = report["mixes"].as_array().unwrap();
+    assert_eq!(mixes.len(), 12, "all but iq3_xs, which needs importance");
+    for mix in mixes {
+        let done = dry(&[&["--type", mix["mix"].as_str().unwrap()], keep.as_slice()].concat());
+        assert_eq!(mix["bytes"], done["tensor_bytes"], "{mix}");
+    }
+    let done = dry(&["--recipe", recipe.to_str().unwrap()]);
+    assert_eq!((&report["bytes"], &report["file_bytes"]), (&done["tensor_bytes"], &done["output_bytes"]));
+}
+
+/// A matrix that knows none of the tensors weighs nothing, and one of other sizes is named.
+#[test]
+fn importance_of_other_models_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("other.dat");
+    let (model, matrix) = (tiny_llama().display().to_string(), here("data/tiny-llama.imatrix.gguf").display().to_string());
+    let plan = |more: &[&str]| refused(&[&["plan", model.as_str(), "--target-bpw", "8"], more].concat());
+    let error = plan(&["--schemes", "affine4,affine8", "--imatrix", &matrix]);
+    assert!(error.contains("tiny-llama.imatrix.gguf: has entries for none of these tensors"), "{error}");
+    let name = b"blk.0.attn_q.weight";
+    let mut bytes: Vec<u8> = [1, name.len() as u32].iter().flat_map(|v| v.to_le_bytes()).collect();
+    bytes.extend(name);
+    bytes.extend([1_u32, 5].iter().flat_map(|v| v.to_le_bytes()));
+    bytes.extend([1.0_f32; 5].iter().flat_map(|v| v.to_le_bytes()));
+    std::fs::write(&file, bytes).unwrap();
+    let other = file.to_str().unwrap();
+    for error in [plan(&["--imatrix", other]), refused(&["audit", &model, "--type", "q4_k_m", "--imatrix", other])] {
+        assert!(error.contains("blk.0.attn_q.weight") && error.contains("found 5") && !error.contains(": :"), "{error}");
+    }
 }
 
 /// What a conversion says of types that do not fit, trying it says, too.
@@ -205,8 +300,58 @@ fn conditions_decide_the_exit_code() {
         quant(&["audit", &model, &model, "--fail-if", condition]).status.code().unwrap()
     };
     assert_eq!(["sqnr_db<1000", "sqnr_db>1000", "rmse>0", "relative_error>=0"].map(exact), [0, 1, 0, 1]);
+    // Names differ from scheme to scheme; roles do not, and a scheme that a condition does not reach is named.
+    let both = |condition: &str, imatrix: &[&str]| {
+        let model = tiny_llama().display().to_string();
+        let out = quant(&[&["audit", &model, "--type", "q4_k_m,nf4-dq", "--json", "--fail-if", condition], imatrix].concat());
+        let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+        let failed: std::collections::BTreeSet<String> =
+            report["failed"].as_array().unwrap().iter().map(|row| row["scheme"].as_str().unwrap().to_owned()).collect();
+        (out.status.code().unwrap(), failed.into_iter().collect::<Vec<_>>().join(","), report)
+    };
+    assert_eq!(both("ffn_down:relative_error>0.08", &[]).0, 1);
+    assert_eq!(both("ffn_down:relative_error>0.08", &[]).1, "nf4-dq");
+    assert_eq!(both("model:relative_error>0.01", &[]).1, "nf4-dq,q4_k_m");
+    let (code, failed, report) = both("ffn_down.weight:relative_error>0.01", &[]);
+    assert_eq!((code, failed.as_str()), (2, "q4_k_m"));
+    assert_eq!(report["problems"].as_array().unwrap().len(), 1);
+    assert!(report["problems"][0].as_str().unwrap().contains("of nf4-dq"), "{}", report["problems"]);
+    let matrix = here("data/tiny-llama.imatrix.gguf").display().to_string();
+    let (code, failed, report) = both("model:output_error>0.01", &["--imatrix", &matrix]);
+    assert_eq!((code, failed.as_str()), (2, "q4_k_m"));
+    assert!(report["notes"].to_string().contains("--imatrix: it has entries for none of the tensors of nf4-dq"), "{}", report["notes"]);
     assert_eq!(run(&["output_error>0.1"]).0, 2);
     assert_eq!(run(&["nonsense>0.1"]).0, 2);
+}
+
+/// The JSON has the form that is published.
+#[test]
+fn the_json_follows_its_schema() {
+    let dir = tempfile::tempdir().unwrap();
+    let schema: Value = serde_json::from_slice(&std::fs::read(here("../docs/audit.schema.json")).unwrap()).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    let (model, bqt) = (tiny_llama().display().to_string(), dir.path().join("m.bqt"));
+    let matrix = here("data/tiny-llama.imatrix.gguf").display().to_string();
+    convert(&tiny_llama(), &bqt, &["--type", "nf4", "--audit"]);
+    let (a, b) = pair(dir.path(), &[Made::f32("x.weight", &[4, 6], &[f32::NAN; 24]), Made::f32("z.weight", &[1], &[0.0])]);
+    let (a, b, bqt) = (a.display().to_string(), b.display().to_string(), bqt.display().to_string());
+    let lines: [&[&str]; 6] = [
+        &[&model, &model],
+        &[&model, "--type", "q4_k_m,int8", "--imatrix", &matrix, "--spectral", "--fail-if", "rmse>0", "--fail-if", "blk.0:rmse>0"],
+        &[&model, &bqt],
+        &[&bqt],
+        &[&a, &b],
+        &[&model, "--type", "nf4", "--only", "layers.0"],
+    ];
+    for line in lines {
+        let out = quant(&[&["audit", "--json"], line].concat());
+        let mut report: Value = serde_json::from_slice(&out.stdout).unwrap();
+        let errors: Vec<String> = schema.iter_errors(&report).take(4).map(|e| format!("{}: {e}", e.instance_path())).collect();
+        assert!(errors.is_empty(), "{line:?} {errors:?}");
+        report["schemes"][0]["model"]["rmse"] = "none".into();
+        report["more"] = 1.into();
+        assert_eq!(schema.iter_errors(&report).count(), 2);
+    }
 }
 
 /// Made models, so that exactly one thing is wrong.

@@ -14,7 +14,7 @@ written with --audit nothing is needed: it tells the errors that it has.
 
 Conditions of --fail-if:
   sqnr_db<20                any tensor; the metric is a key of --json's metrics or weights
-  ffn_down:rmse>=0.01       tensors whose name matches the regular expression before the colon
+  ffn_down:rmse>=0.01       tensors whose name or role matches the regular expression before the colon
   model:relative_error>0.1  the model as a whole
   One that holds is named with its tensors, and the exit code is 1.
 

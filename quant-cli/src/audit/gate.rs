@@ -6,7 +6,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::args::AuditArgs;
-use super::report::{Failed, Metrics, Report, TensorRow, Weights};
+use super::report::{Failed, Metrics, Report, SchemeReport, TensorRow, Weights};
 
 /// What the whole model is called in a condition.
 const MODEL: &str = "model";
@@ -68,69 +68,62 @@ impl Condition {
         }
     }
 
-    /// Where it holds in a report.
-    ///
-    /// # Errors
-    /// If the metric was not measured.
-    pub fn of(&self, report: &Report) -> Result<Vec<Failed>> {
-        let mut failed = Vec::new();
-        let mut seen = false;
+    /// Where it holds in a report, and the schemes that have no such figure.
+    pub fn of(&self, report: &Report) -> (Vec<Failed>, Vec<String>) {
+        let (mut failed, mut problems) = (Vec::new(), Vec::new());
         for scheme in &report.schemes {
-            let failure = |tensor: &str, value: f64| Failed {
+            let values = self.values(scheme);
+            if values.is_empty() {
+                let of = if report.schemes.len() > 1 { format!(" of {}", scheme.scheme) } else { String::new() };
+                problems.push(format!("--fail-if '{}': {}", self.text, self.why_unseen(&of)));
+            }
+            failed.extend(values.into_iter().filter(|(_, value)| (self.is_met)(*value, self.limit)).map(|(tensor, value)| Failed {
                 condition: self.text.clone(),
                 scheme: scheme.scheme.clone(),
                 tensor: tensor.into(),
                 metric: self.metric,
                 value: value.is_finite().then_some(value),
-            };
-            if let Subject::Model = self.subject {
-                let value = self.value(&scheme.model, None)?;
-                seen |= value.is_some();
-                failed.extend(value.filter(|v| (self.is_met)(*v, self.limit)).map(|v| failure(MODEL, v)));
-                continue;
-            }
-            for row in scheme.tensors.iter().filter(|row| self.concerns(row)) {
-                let value = self.value(&row.metrics, Some(&row.weights))?;
-                seen |= value.is_some();
-                failed.extend(value.filter(|v| (self.is_met)(*v, self.limit)).map(|v| failure(&row.name, v)));
-            }
+            }));
         }
-        match seen {
-            true => Ok(failed),
-            false => Err(Error::request(format!("--fail-if '{}': {}", self.text, self.why_unseen()))),
+        (failed, problems)
+    }
+
+    /// The figures of a scheme that it looks at, by tensor.
+    fn values<'a>(&self, scheme: &'a SchemeReport) -> Vec<(&'a str, f64)> {
+        if let Subject::Model = self.subject {
+            return self.value(&scheme.model, None).map(|value| (MODEL, value)).into_iter().collect();
         }
+        let rows = scheme.tensors.iter().filter(|row| self.concerns(row));
+        rows.filter_map(|row| Some((row.name.as_str(), self.value(&row.metrics, Some(&row.weights))?))).collect()
     }
 
     fn concerns(&self, row: &TensorRow) -> bool {
         match &self.subject {
-            Subject::Matching(pattern) => pattern.is_match(&row.name),
+            Subject::Matching(pattern) => pattern.is_match(&row.name) || pattern.is_match(row.role),
             _ => true,
         }
     }
 
     /// The figure; none if it was not measured.
-    fn value(&self, metrics: &Metrics, weights: Option<&Weights>) -> Result<Option<f64>> {
-        let json = |e: serde_json::Error| Error::request(format!("cannot look at the figures: {e}"));
-        let mut value = serde_json::to_value(metrics).map_err(json)?.get(self.metric).cloned();
-        if let (None, Some(weights)) = (&value, weights) {
-            value = serde_json::to_value(weights).map_err(json)?.get(self.metric).cloned();
-        }
-        Ok(match value {
-            Some(Value::Number(n)) => n.as_f64(),
+    fn value(&self, metrics: &Metrics, weights: Option<&Weights>) -> Option<f64> {
+        let of = |figures: serde_json::Result<Value>| figures.ok().and_then(|figures| figures.get(self.metric).cloned());
+        match of(serde_json::to_value(metrics)).or_else(|| of(serde_json::to_value(weights?)))? {
+            Value::Number(n) => n.as_f64(),
             // Without an error the ratio is infinite; with one and all weights 0 it is the worst there is.
-            Some(Value::Null) if self.metric == "sqnr_db" => Some(if metrics.exact { f64::INFINITY } else { f64::NEG_INFINITY }),
-            Some(Value::Null) if self.metric == "relative_error" => Some(f64::INFINITY),
+            Value::Null if self.metric == "sqnr_db" => Some(if metrics.exact { f64::INFINITY } else { f64::NEG_INFINITY }),
+            Value::Null if self.metric == "relative_error" => Some(f64::INFINITY),
             _ => None,
-        })
+        }
     }
 
-    fn why_unseen(&self) -> String {
+    /// Why there is no figure; `of` names the scheme where there are several.
+    fn why_unseen(&self, of: &str) -> String {
         match (self.metric, &self.subject) {
-            ("output_error", _) => "the metric needs --imatrix with entries for these tensors".into(),
-            ("activation_error", _) => "the metric needs --activations with entries for these tensors".into(),
-            ("spectral_norm", _) => "the metric needs --spectral, and single tensors".into(),
-            (_, Subject::Matching(pattern)) => format!("the pattern '{pattern}' matches no tensor with this metric"),
-            (metric, _) => format!("nothing here has {metric}"),
+            ("output_error", _) => format!("needs --imatrix with entries for these tensors{of}; its names are those of GGUF"),
+            ("activation_error", _) => format!("needs --activations with entries for these tensors{of}"),
+            ("spectral_norm", _) => format!("needs --spectral, and single tensors{of}"),
+            (_, Subject::Matching(pattern)) => format!("the pattern '{pattern}' matches no tensor and no role{of} with this metric"),
+            (metric, _) => format!("nothing{of} has {metric}"),
         }
     }
 }

@@ -14,7 +14,7 @@ mod words;
 
 use std::fmt::Write as _;
 
-use self::text::{Escaped, counted, decibels, error, number, percent};
+use self::text::{Escaped, counted, decibels, error, number, optional, percent};
 use super::report::{Report, SchemeReport};
 use crate::size;
 
@@ -77,34 +77,41 @@ fn header(report: &Report, title: &str) -> String {
     let counts = [(report.skipped.len(), "skipped"), (report.missing.len(), "missing"), (report.extra.len(), "extra")];
     let counts: String = counts.iter().map(|(n, what)| format!(", <b>{n}</b> {what}")).collect();
     let problems = counted(report.problems.len(), "problem");
-    let candidate = report.candidate.as_ref().map(|path| format!("<br>Candidate: <code>{}</code>", Escaped(path))).unwrap_or_default();
+    let beside = [("Candidate", &report.candidate), ("Importance of columns", &report.imatrix), ("Activations", &report.activations)];
+    let given = |(what, path): (&str, &Option<String>)| Some(format!("<br>{what}: <code>{}</code>", Escaped(path.as_ref()?)));
+    let beside: String = beside.into_iter().filter_map(given).collect();
     format!(
         "<header>\n<p class=\"kind\">quant audit: what quantizing changes in the weights</p>\n<h1>{title}</h1>\n\
          <p><b>{}</b> of {} weights compared{counts}, {problems}.<br>\n\
-         Reference: <code>{}</code>{candidate}<br>Tensor names: {}</p>\n</header>\n",
+         Reference: <code>{}</code>{beside}<br>Tensor names: {}<br>Measured by quant {}</p>\n</header>\n",
         counted(compared, "tensor"),
         size::count(parameters),
         Escaped(&report.reference),
-        Escaped(report.names)
+        Escaped(report.names),
+        report.quant
     )
 }
 
-/// A row for each scheme.
+/// A row for each scheme. The error of outputs has a column if it is known of one.
 fn summary(report: &Report) -> String {
-    let headings = ["size", "bits a weight", "relative error %", "SQNR dB", "smaller than f32", "cosine"];
-    let headings: String = headings.iter().map(|h| format!("<th scope=\"col\">{h}")).collect();
-    let rows: String = report.schemes.iter().enumerate().map(|(i, scheme)| summary_row(scheme, i)).collect();
+    let is_weighed = report.schemes.iter().any(|s| s.model.output_error.is_some());
+    let output = if is_weighed { vec!["output error %"] } else { Vec::new() };
+    let headings = ["size", "bits a weight", "relative error %"].into_iter().chain(output).chain(["SQNR dB", "smaller than f32", "cosine"]);
+    let headings: String = headings.map(|h| format!("<th scope=\"col\">{h}")).collect();
+    let rows: String = report.schemes.iter().enumerate().map(|(i, scheme)| summary_row(scheme, i, is_weighed)).collect();
     format!(
         "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Summary\"><table class=\"summary sortable\">\n\
          <thead><tr><th scope=\"col\">scheme{headings}<th scope=\"col\">worst tensor</thead>\n<tbody>\n{rows}</table></div>\n"
     )
 }
 
-fn summary_row(scheme: &SchemeReport, index: usize) -> String {
+fn summary_row(scheme: &SchemeReport, index: usize, is_weighed: bool) -> String {
     let worst = tensors::worst_first(scheme).first().map(|t| format!("<code>{}</code>", Escaped(&t.name))).unwrap_or_default();
     let worst = if scheme.model.exact { "–".into() } else { worst };
+    let output = optional(scheme.model.output_error.map(|share| 100.0 * share));
+    let output = if is_weighed { format!("<td>{output}") } else { String::new() };
     format!(
-        "<tr><th scope=\"row\"><a href=\"#s{index}\">{}</a><td data-v=\"{}\">{}<td>{:.2}<td>{}<td>{}<td>{:.2}×<td>{:.6}<td>{worst}\n",
+        "<tr><th scope=\"row\"><a href=\"#s{index}\">{}</a><td data-v=\"{}\">{}<td>{:.2}<td>{}{output}<td>{}<td>{:.2}×<td>{:.6}<td>{worst}\n",
         Escaped(&scheme.scheme),
         scheme.bytes,
         size::bytes(scheme.bytes),
@@ -185,8 +192,11 @@ mod tests {
     fn report(name: &str) -> Report {
         Report {
             version: 1,
+            quant: "0.1.0",
             reference: name.into(),
             candidate: Some(format!("b/{name}")),
+            imatrix: Some(name.into()),
+            activations: Some(name.into()),
             names: "as stored",
             schemes: vec![scheme(name, 0.1), scheme("int8", 0.01)],
             skipped: vec![Skipped { name: format!("{name}.skipped"), reason: name.into() }],

@@ -11,7 +11,7 @@ pub mod table;
 pub mod tried;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use quant_core::audit::{Audit, ErrorStats};
@@ -67,10 +67,9 @@ pub fn run(args: &AuditArgs) -> Result<Outcome> {
     session.progress.finish();
     report.notes.extend(device::remarks(session.backend));
     for condition in &conditions {
-        match condition.of(&report) {
-            Ok(failed) => report.failed.extend(failed),
-            Err(error) => report.problems.push(error.to_string()),
-        }
+        let (failed, problems) = condition.of(&report);
+        report.failed.extend(failed);
+        report.problems.extend(problems);
     }
     report.seconds = begin.elapsed().as_secs_f64();
     if let Some(path) = &args.html {
@@ -134,10 +133,14 @@ fn file_name(path: &Path) -> Option<String> {
 
 /// A report with nothing in it yet.
 fn empty(args: &AuditArgs, names: &'static str) -> Report {
+    let shown = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     Report {
         version: VERSION,
+        quant: env!("CARGO_PKG_VERSION"),
         reference: args.reference.display().to_string(),
-        candidate: args.candidate.as_ref().map(|path| path.display().to_string()),
+        candidate: shown(&args.candidate),
+        imatrix: shown(&args.imatrix),
+        activations: shown(&args.activations),
         names,
         schemes: Vec::new(),
         skipped: Vec::new(),
@@ -228,8 +231,9 @@ impl<'a> Session<'a> {
         report
             .notes
             .extend(self.beside.unused(&names).into_iter().map(|name| format!("--activations: '{name}' belongs to no tensor that is compared")));
-        if self.args.imatrix.is_some() && schemes.iter().all(|s| s.model.output_error.is_none()) {
-            report.notes.push("--imatrix: it has entries for none of these tensors; its names are those of GGUF".into());
+        for scheme in schemes.iter().filter(|s| self.args.imatrix.is_some() && s.model.output_error.is_none()) {
+            let of = if schemes.len() > 1 { format!(" of {}", scheme.scheme) } else { String::new() };
+            report.notes.push(format!("--imatrix: it has entries for none of the tensors{of}; its names are those of GGUF"));
         }
         report.schemes = schemes;
     }

@@ -8,10 +8,16 @@ use serde::Serialize;
 pub struct Report {
     /// The version of this form; see docs/audit.schema.json.
     pub version: u32,
+    /// The version of quant.
+    pub quant: &'static str,
     /// The path of the model that is taken for true.
     pub reference: String,
     /// The path of the model that is compared with it; none if schemes were tried on the reference.
     pub candidate: Option<String>,
+    /// The path of the importance matrix, if one was given.
+    pub imatrix: Option<String>,
+    /// The path of the activations, if some were given.
+    pub activations: Option<String>,
     /// Whose names the tensors have: "Hugging Face", "GGUF" or "as stored".
     pub names: &'static str,
     /// What was measured: one for a pair of models, one for each scheme tried.

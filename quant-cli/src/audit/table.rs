@@ -22,6 +22,7 @@ pub fn text(report: &Report, all: bool) -> String {
         None => (&report.reference, "schemes tried on it".to_owned()),
     };
     let mut text = format!("{} {}, {}\n", bold("Audit of"), Printable(what), Printable(&how));
+    text += &report.imatrix.as_ref().map(|path| format!(" output %: weighed by {}\n", Printable(path))).unwrap_or_default();
     text += &summary(report);
     if report.schemes.len() > 1 && !all {
         text += &compared(report);
@@ -33,14 +34,19 @@ pub fn text(report: &Report, all: bool) -> String {
 }
 
 fn summary(report: &Report) -> String {
+    let weighed = report.schemes.iter().any(|s| s.model.output_error.is_some());
     let row = |s: &SchemeReport| {
         let worst = s.tensors.iter().max_by(|a, b| by_error(a, b)).filter(|t| !t.metrics.exact);
         let worst = worst.map_or("none: nothing differs".into(), |t| shortened(&t.name, NAME));
         let mut cells = vec![s.scheme.clone(), bytes(s.bytes), format!("{:.2}", s.bits_per_weight), format!("{:.2}", s.compression)];
-        cells.extend([percent(&s.model), decibels(&s.model), worst]);
+        cells.push(percent(&s.model));
+        cells.extend(weighed.then(|| output(&s.model)));
+        cells.extend([decibels(&s.model), worst]);
         cells
     };
-    let headings = ["scheme", ">size", ">bits", ">× smaller", ">error %", ">SQNR dB", "worst tensor"];
+    let mut headings = vec!["scheme", ">size", ">bits", ">× under f32", ">error %"];
+    headings.extend(weighed.then_some(">output %"));
+    headings.extend([">SQNR dB", "worst tensor"]);
     table(&headings, report.schemes.iter().map(row))
 }
 
@@ -65,8 +71,16 @@ fn scheme_text(scheme: &SchemeReport, is_named: bool, all: bool) -> String {
     let _ = writeln!(text, "\n{}", bold(&format!("By layer{name}")));
     text += &sparkline(&scheme.layers);
     let _ = writeln!(text, "\n{}", bold(&format!("By role{name}")));
-    let role = |r: &RoleRow| [vec![r.role.into(), r.tensors.to_string(), count(r.metrics.n)], figures(&r.metrics)].concat();
-    text += &table(&["role", ">tensors", ">weights", ">error %", ">SQNR dB", ">max |e|", ">cosine"], scheme.roles.iter().map(role));
+    let weighed = scheme.roles.iter().any(|r| r.metrics.output_error.is_some());
+    let role = |r: &RoleRow| {
+        let mut cells = vec![r.role.into(), r.tensors.to_string(), count(r.metrics.n)];
+        cells.extend(figures(&r.metrics));
+        cells.extend(weighed.then(|| output(&r.metrics)));
+        cells
+    };
+    let mut headings = vec!["role", ">tensors", ">weights", ">error %", ">SQNR dB", ">max |e|", ">cosine"];
+    headings.extend(weighed.then_some(">output %"));
+    text += &table(&headings, scheme.roles.iter().map(role));
     text + &worst(scheme, &name, all)
 }
 
@@ -99,18 +113,18 @@ fn worst(scheme: &SchemeReport, name: &str, all: bool) -> String {
     rows.sort_by(|a, b| by_error(b, a));
     let differing = rows.iter().filter(|t| !t.metrics.exact).count();
     let shown = if all { rows.len() } else { WORST.min(differing) };
-    let weighted = rows.iter().any(|t| t.metrics.output_error.is_some());
+    let weighed = rows.iter().any(|t| t.metrics.output_error.is_some());
     let spectral = rows.iter().any(|t| t.metrics.spectral_norm.is_some());
     let title = if all { format!("Tensors{name}, worst first") } else { format!("Worst tensors{name}: {shown} of {}", rows.len()) };
     let cells = |t: &&TensorRow| {
         let mut cells = vec![shortened(&t.name, NAME), t.to.clone(), format!("{:.2}", t.bits_per_weight)];
         cells.extend(figures(&t.metrics));
-        cells.extend(weighted.then(|| t.metrics.output_error.map_or("–".into(), |v| format!("{:.3}", 100.0 * v))));
+        cells.extend(weighed.then(|| output(&t.metrics)));
         cells.extend(spectral.then(|| t.metrics.spectral_norm.map_or("–".into(), scientific)));
         cells
     };
     let mut headings = vec!["tensor", "to", ">bits", ">error %", ">SQNR dB", ">max |e|", ">cosine"];
-    headings.extend(weighted.then_some(">output %"));
+    headings.extend(weighed.then_some(">output %"));
     headings.extend(spectral.then_some(">‖E‖₂"));
     format!("\n{}\n", bold(&title)) + &table(&headings, rows.iter().take(shown).map(cells))
 }
@@ -181,6 +195,11 @@ fn figures(m: &Metrics) -> Vec<String> {
 
 fn percent(m: &Metrics) -> String {
     m.relative_error.map_or("∞".into(), |v| format!("{:.3}", 100.0 * v))
+}
+
+/// The expected error of outputs, if it is known.
+fn output(m: &Metrics) -> String {
+    m.output_error.map_or("–".into(), |v| format!("{:.3}", 100.0 * v))
 }
 
 fn decibels(m: &Metrics) -> String {

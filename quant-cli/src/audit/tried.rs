@@ -17,15 +17,16 @@ use quant_formats::model::{self, ToGguf};
 use super::build::Measured;
 use super::report::{Report, SchemeReport, Skipped};
 use super::{Session, build, empty};
-use crate::convert::{fallbacks, recipe_file, unmatched, without_importance};
+use crate::convert::fallbacks;
 use crate::mix::Importance;
+use crate::recipe::{RecipeFile, unmatched};
 
 /// What one of `--type`, or a recipe, asks for.
 struct Asked {
     name: String,
     mix: Option<Mix>,
     recipe: Recipe,
-    notes: Vec<String>,
+    file: Option<RecipeFile>,
 }
 
 impl Session<'_> {
@@ -52,7 +53,7 @@ impl Session<'_> {
             Type::Mix(ftype) => (Some(mix(ftype, self.args.pure, self.importance())), None),
             Type::Scheme(scheme) => (None, Some(scheme)),
         };
-        Ok(Asked { name: text.to_ascii_lowercase(), mix, recipe: Recipe { default, ..Recipe::default() }, notes: Vec::new() })
+        Ok(Asked { name: text.to_ascii_lowercase(), mix, recipe: Recipe { default, ..Recipe::default() }, file: None })
     }
 
     fn importance(&self) -> Option<Importance> {
@@ -61,16 +62,10 @@ impl Session<'_> {
     }
 
     fn recipe_asked(&self, path: &Path) -> Result<Asked> {
-        let (mut text, _) = recipe_file(path)?;
-        let lacks_importance = text.imatrix && self.beside.importance.is_none();
-        let notes = lacks_importance.then(|| without_importance(path)).into_iter().collect();
-        let mix = crate::mix::of_recipe(&text, self.importance())?;
-        if mix.is_some() {
-            text.tensor.clear();
-        }
-        let recipe = Recipe::parse(&text).map_err(|e| Error::file(path, e.to_string()))?;
+        let file = RecipeFile::read(path)?;
+        let mix = crate::mix::of_recipe(&file.text, self.importance())?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Ok(Asked { name, mix, recipe, notes })
+        Ok(Asked { name, mix, recipe: file.recipe()?, file: Some(file) })
     }
 
     fn one(&self, asked: Asked, report: &mut Report) -> Result<(&'static str, SchemeReport)> {
@@ -81,10 +76,13 @@ impl Session<'_> {
         } else {
             audit::by_numbers(checkpoint, Form::Dense)?
         };
-        let Asked { name, mix, recipe, notes: asked } = asked;
+        let Asked { name, mix, recipe, file } = asked;
         let request = Request { budget: self.budget, allow_requantize: true, mix, recipe, ..Request::new(Target::Bqt) };
         let mut plan = convert::plan(&checkpoint, &request).map_err(|e| e.of(&self.args.reference))?;
-        let mut notes = asked;
+        let mut notes: Vec<String> = file.iter().filter_map(|file| file.lacks(self.beside.importance.is_some())).collect();
+        if let Some(file) = &file {
+            file.refuse_other(&request, &checkpoint, &plan)?;
+        }
         notes.extend_from_slice(&checkpoint.notes);
         notes.extend(convert_notes(&request, &checkpoint, &plan).into_iter().map(|text| format!("{name}: {text}")));
         self.narrow_plan(&mut plan)?;
@@ -127,7 +125,7 @@ impl Session<'_> {
 
 /// What a conversion would say of the types that it gives.
 fn convert_notes(request: &Request, checkpoint: &Checkpoint, plan: &Plan) -> Vec<String> {
-    let mut notes: Vec<String> = request.recipe.unmatched(&checkpoint.tensors).into_iter().map(unmatched).collect();
+    let mut notes: Vec<String> = unmatched(&request.recipe.unmatched(&checkpoint.tensors)).into_iter().collect();
     notes.extend(request.mix.as_ref().map(|mix| crate::mix::notes(mix, checkpoint, plan)).unwrap_or_default());
     notes.extend(fallbacks(plan.tensors.iter().filter(|t| !t.copied).map(|t| (t.name.as_str(), t.reason.as_str()))));
     notes

@@ -14,7 +14,7 @@ use quant_formats::{Checkpoint, Format, Io, Opening, gguf, model};
 use super::config::Config;
 use super::dims::Dims;
 use super::made::{self, Made};
-use crate::convert::option_file;
+use crate::args::option_file;
 
 /// The rows of the table: labels, and the schemes or mixes that they stand for.
 const SCHEMES: [(&str, &str); 13] = [

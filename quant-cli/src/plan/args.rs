@@ -76,8 +76,8 @@ fn bits(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|v: &f64| (0.5..=64.0).contains(v)).ok_or_else(|| format!("'{text}' is not a number of bits from 0.5 to 64"))
 }
 
-/// A share in percent, with or without the sign.
+/// A share in percent. The sign is needed: 0.05 alone could be meant as a fraction.
 fn percent(text: &str) -> Result<f64, String> {
-    let number = text.trim_end_matches('%').trim().parse().ok().filter(|v: &f64| *v > 0.0 && *v <= 100.0);
-    number.map(|v| v / 100.0).ok_or_else(|| format!("'{text}' is not a percentage above 0, up to 100"))
+    let number = text.trim().strip_suffix('%').and_then(|number| number.trim().parse().ok()).filter(|v: &f64| *v > 0.0 && *v <= 100.0);
+    number.map(|v| v / 100.0).ok_or_else(|| format!("'{text}' is not a percentage above 0, up to 100, with its sign, such as 3%"))
 }

@@ -5,6 +5,7 @@ mod costs;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use quant_core::allocate::{self, Candidate};
 use quant_core::mix::Ftype;
@@ -14,6 +15,7 @@ use quant_core::{Error, Result, Scheme, ggml};
 use quant_formats::audit::{self, Beside, layer_of, part_of, sensitivities};
 use quant_formats::convert::{self, Request, Target};
 use quant_formats::foreign::Form;
+use quant_formats::gguf::Mix;
 use quant_formats::gguf::imatrix::ImportanceMatrix;
 use quant_formats::input::Identity;
 use quant_formats::model::{self, ToGguf};
@@ -24,15 +26,29 @@ use regex::Regex;
 use crate::audit::tried::mix;
 use crate::device;
 use crate::progress::Progress;
+use crate::recipe::unmatched;
 use crate::report::{Outcome, json, note};
 use args::PlanArgs;
 use costs::Costs;
-use report::{MixRow, Report, TensorRow};
+use report::{KeptRow, MixRow, Report, TensorRow};
 
 /// The mix that a recipe for GGUF begins with; it gives types to what the recipe does not name.
 const BASE: &str = "q4_k_m";
 /// The mixes that a plan is compared with.
 const FIXED: [&str; 13] = ["q2_k", "iq3_xs", "q3_k_s", "iq3_m", "q3_k_m", "q3_k_l", "iq4_xs", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k", "q8_0"];
+
+/// What a plan is made of.
+struct Planner<'a> {
+    args: &'a PlanArgs,
+    /// Whether the recipe is for GGUF.
+    is_gguf: bool,
+    /// What is not to be quantized.
+    kept: Vec<Regex>,
+    beside: Beside,
+    checkpoint: Checkpoint,
+    /// What every tensor becomes before anything is chosen.
+    base: Plan,
+}
 
 /// A tensor whose type is to be chosen.
 struct Open {
@@ -47,43 +63,37 @@ struct Open {
 /// Runs the command.
 pub fn run(args: &PlanArgs) -> Result<Outcome> {
     let schemes = args.schemes.iter().map(|text| scheme(text)).collect::<Result<Vec<_>>>()?;
-    let is_gguf = schemes.iter().all(|s| ggml::id_of(*s).is_some());
     let weights = args.weight.iter().map(|text| factor(text)).collect::<Result<Vec<_>>>()?;
-    let kept = args.keep.iter().map(|text| pattern(text)).collect::<Result<Vec<_>>>()?;
-    let beside =
-        Beside { importance: args.imatrix.as_deref().map(|path| ImportanceMatrix::open(path, args.io.into())).transpose()?, activations: None };
     if let Some(path) = &args.recipe {
         Staged::check(path, false, 0, args.force, &inputs(args)?)?;
     }
-    let checkpoint = open(args, is_gguf)?;
     let backend = args.device.open()?;
-    let base = plan(&checkpoint, if is_gguf { Wanted::Mix(BASE, &beside) } else { Wanted::Scheme(schemes[0]) })?;
-    let open = choices(&checkpoint, &base, &schemes, &weights, &kept, beside.importance.is_some())?;
-    let fixed = if is_gguf { fixed_mixes(&checkpoint, &beside) } else { Vec::new() };
+    let planner = Planner::new(args, &schemes)?;
+    let open = planner.choices(&schemes, &weights)?;
+    planner.refuse_other_matrix(&open)?;
+    let fixed = planner.fixed_mixes();
     let progress = Progress::default();
-    let wanted = wanted(&base, &open, &fixed);
-    let costs = pool(args)?.install(|| Costs::measure(&checkpoint, &wanted, &beside, args.full, backend, &progress))?;
+    let wanted = wanted(&planner.base, &open, &fixed);
+    let costs = pool(args)?.install(|| Costs::measure(&planner.checkpoint, &wanted, &planner.beside, args.full, backend, &progress))?;
     progress.finish();
-    checkpoint.check_unchanged()?;
-    let solved = solve(args, &checkpoint, &base, &open, &costs, is_gguf)?;
-    let mut report = described(args, &checkpoint, &base, &open, &costs, &fixed, solved)?;
-    report.notes.extend(without_a_match(&base, weights.iter().map(|(pattern, _)| pattern).chain(&kept)));
+    planner.checkpoint.check_unchanged()?;
+    let mut report = planner.report(&open, &costs, &fixed)?;
+    report.notes.extend(without_a_match(&planner.base, weights.iter().map(|(pattern, _)| pattern).chain(&planner.kept)));
     report.notes.extend(device::remarks(backend));
     if let Some(path) = &args.recipe {
-        write(args, path, &report.recipe(is_gguf.then_some(BASE)))?;
+        write(args, path, &report.recipe(planner.is_gguf.then_some(BASE)))?;
     }
     for text in &report.notes {
         note(text);
     }
-    let next =
-        args.recipe.as_ref().map(|path| format!("Wrote {0}. Next: quant convert {1} OUTPUT --recipe {0}\n", path.display(), args.model.display()));
+    let next = args.recipe.as_ref().map(|path| format!("Wrote {}. Next: {}\n", path.display(), planner.next(path, &open)));
     Ok(Outcome::ok(if args.json { json(&report)? } else { report.text() + &next.unwrap_or_default() }))
 }
 
 /// The patterns that match no tensor: most likely they were meant to.
-fn without_a_match<'a>(base: &Plan, patterns: impl Iterator<Item = &'a Regex>) -> Vec<String> {
+fn without_a_match<'a>(base: &Plan, patterns: impl Iterator<Item = &'a Regex>) -> Option<String> {
     let is_unmatched = |pattern: &&Regex| !base.tensors.iter().any(|t| pattern.is_match(&t.name));
-    patterns.filter(is_unmatched).map(|pattern| crate::convert::unmatched(pattern.as_str())).collect()
+    unmatched(&patterns.filter(is_unmatched).map(Regex::as_str).collect::<Vec<_>>())
 }
 
 /// The threads that measure.
@@ -114,71 +124,110 @@ fn open(args: &PlanArgs, is_gguf: bool) -> Result<Checkpoint> {
     audit::by_numbers(checkpoint, Form::Dense)
 }
 
-/// What every tensor is to become before anything is chosen.
-enum Wanted<'a> {
-    Mix(&'a str, &'a Beside),
-    Scheme(Scheme),
+/// What a conversion to a mix, or without one to a scheme, would be asked.
+fn request(mix: Option<Mix>, scheme: Option<Scheme>, kept: &[Regex]) -> Request {
+    let recipe = Recipe { default: scheme, keep: kept.to_vec(), ..Recipe::default() };
+    Request { allow_requantize: true, mix, recipe, ..Request::new(Target::Bqt) }
 }
 
-fn request(wanted: &Wanted<'_>) -> Result<Request> {
-    let request = Request { allow_requantize: true, ..Request::new(Target::Bqt) };
-    Ok(match wanted {
-        Wanted::Scheme(scheme) => Request { recipe: Recipe { default: Some(*scheme), ..Recipe::default() }, ..request },
-        Wanted::Mix(name, beside) => {
-            let ftype: Ftype = name.parse().map_err(|_| Error::request(format!("there is no mix '{name}'")))?;
-            Request { mix: Some(mix(ftype, false, beside.importance.clone().map(|matrix| (matrix, String::new())))), ..request }
-        }
-    })
-}
-
-fn plan(checkpoint: &Checkpoint, wanted: Wanted<'_>) -> Result<Plan> {
-    convert::plan(checkpoint, &request(&wanted)?).map_err(|e| e.of(&checkpoint.path))
-}
-
-/// The fixed mixes that this model can have.
-fn fixed_mixes(checkpoint: &Checkpoint, beside: &Beside) -> Vec<(&'static str, Plan)> {
-    FIXED.iter().filter_map(|name| Some((*name, plan(checkpoint, Wanted::Mix(name, beside)).ok()?))).collect()
-}
-
-/// The tensors whose type is to be chosen: those that the base quantizes.
-fn choices(
-    checkpoint: &Checkpoint,
-    base: &Plan,
-    schemes: &[Scheme],
-    weights: &[(Regex, f64)],
-    kept: &[Regex],
-    is_weighted: bool,
-) -> Result<Vec<Open>> {
-    let layers: BTreeSet<u64> = base.tensors.iter().filter_map(|t| layer_of(&t.name)).collect();
-    let parts: Vec<_> = base.tensors.iter().map(|t| (part_of(&t.name, t.role), t.n_elements())).collect();
-    let mut open = Vec::new();
-    for ((place, t), mut weight) in base.tensors.iter().enumerate().zip(sensitivities(&parts, layers.len() as u64)) {
-        if t.copied || t.n_elements() == 0 || kept.iter().any(|k| k.is_match(&t.name)) {
-            continue;
-        }
-        let fits = |s: &&Scheme| s.codec(&t.shape).is_ok() && (is_weighted || !matches!(s, Scheme::Ggml(ty) if ty.needs_importance()));
-        let fitting: Vec<Scheme> = schemes.iter().filter(fits).copied().collect();
-        if fitting.is_empty() && !t.scheme.is_quantized() {
-            continue;
-        }
-        if fitting.is_empty() {
-            let text = schemes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let problem = match schemes.iter().any(|s| s.codec(&t.shape).is_ok()) {
-                true => format!("{text} needs an importance matrix (--imatrix)"),
-                false => format!("its shape {:?} fits none of {text}", t.shape),
-            };
-            return Err(Error::tensor(&checkpoint.path, &t.name, problem));
-        }
-        weight *= weights.iter().filter(|(pattern, _)| pattern.is_match(&t.name)).map(|(_, factor)| factor).product::<f64>();
-        open.push(Open { place, weight, schemes: fitting });
+impl Planner<'_> {
+    fn new<'a>(args: &'a PlanArgs, schemes: &[Scheme]) -> Result<Planner<'a>> {
+        let is_gguf = schemes.iter().all(|s| ggml::id_of(*s).is_some());
+        let kept = args.keep.iter().map(|text| pattern(text)).collect::<Result<Vec<_>>>()?;
+        let importance = args.imatrix.as_deref().map(|path| ImportanceMatrix::open(path, args.io.into())).transpose()?;
+        let checkpoint = open(args, is_gguf)?;
+        let mut planner = Planner { args, is_gguf, kept, beside: Beside { importance, activations: None }, checkpoint, base: Plan::default() };
+        planner.base = match is_gguf {
+            true => planner.mix(BASE)?,
+            false => planner.planned(&request(None, Some(schemes[0]), &planner.kept))?,
+        };
+        Ok(planner)
     }
-    if open.is_empty() {
-        return Err(Error::file(
-            &checkpoint.path,
-            "has no tensor whose type could be chosen: all are kept, or have the types of q4_k_m already (plan the model in f16 or bf16)",
-        ));
+
+    fn planned(&self, request: &Request) -> Result<Plan> {
+        convert::plan(&self.checkpoint, request).map_err(|e| e.of(&self.args.model))
     }
-    Ok(open)
+
+    /// What a conversion to a mix would be asked.
+    fn mix_request(&self, name: &str) -> Result<Request> {
+        let ftype: Ftype = name.parse().map_err(|_| Error::request(format!("there is no mix '{name}'")))?;
+        let path = self.args.imatrix.as_ref().map(|path| path.to_string_lossy().into_owned());
+        Ok(request(Some(mix(ftype, false, self.beside.importance.clone().zip(path))), None, &self.kept))
+    }
+
+    fn mix(&self, name: &str) -> Result<Plan> {
+        self.planned(&self.mix_request(name)?)
+    }
+
+    /// The fixed mixes that this model can have.
+    fn fixed_mixes(&self) -> Vec<(&'static str, Plan)> {
+        let names = FIXED.iter().filter(|_| self.is_gguf);
+        names.filter_map(|name| Some((*name, self.mix(name).ok()?))).collect()
+    }
+
+    /// The tensors whose type is to be chosen: those that the base quantizes.
+    fn choices(&self, schemes: &[Scheme], weights: &[(Regex, f64)]) -> Result<Vec<Open>> {
+        let is_weighted = self.beside.importance.is_some();
+        let layers: BTreeSet<u64> = self.base.tensors.iter().filter_map(|t| layer_of(&t.name)).collect();
+        let parts: Vec<_> = self.base.tensors.iter().map(|t| (part_of(&t.name, t.role), t.n_elements())).collect();
+        let mut open = Vec::new();
+        for ((place, t), mut weight) in self.base.tensors.iter().enumerate().zip(sensitivities(&parts, layers.len() as u64)) {
+            if t.copied || t.n_elements() == 0 {
+                continue;
+            }
+            let fits = |s: &&Scheme| s.codec(&t.shape).is_ok() && (is_weighted || !matches!(s, Scheme::Ggml(ty) if ty.needs_importance()));
+            let fitting: Vec<Scheme> = schemes.iter().filter(fits).copied().collect();
+            if fitting.is_empty() && !t.scheme.is_quantized() {
+                continue;
+            }
+            if fitting.is_empty() {
+                let text = schemes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let problem = match schemes.iter().any(|s| s.codec(&t.shape).is_ok()) {
+                    true => format!("{text} needs an importance matrix (--imatrix)"),
+                    false => format!("its shape {:?} fits none of {text}", t.shape),
+                };
+                return Err(Error::tensor(&self.args.model, &t.name, problem));
+            }
+            weight *= weights.iter().filter(|(pattern, _)| pattern.is_match(&t.name)).map(|(_, factor)| factor).product::<f64>();
+            open.push(Open { place, weight, schemes: fitting });
+        }
+        if open.is_empty() {
+            return Err(Error::file(
+                &self.args.model,
+                "has no tensor whose type could be chosen: all are kept, or have the types of q4_k_m already (plan the model in f16 or bf16)",
+            ));
+        }
+        Ok(open)
+    }
+
+    /// Refuses an importance matrix that knows none of these tensors.
+    fn refuse_other_matrix(&self, open: &[Open]) -> Result<()> {
+        let (Some(matrix), Some(path)) = (&self.beside.importance, &self.args.imatrix) else { return Ok(()) };
+        let first = &self.base.tensors[open[0].place].name;
+        match open.iter().any(|o| matrix.n_values(&self.base.tensors[o.place].name).is_some()) {
+            true => Ok(()),
+            false => Err(Error::file(path, format!("has entries for none of these tensors, such as '{first}'; its names are those of GGUF"))),
+        }
+    }
+
+    /// The command that follows the plan.
+    fn next(&self, recipe: &Path, open: &[Open]) -> String {
+        let from = |o: &Open| self.base.tensors[o.place].from;
+        // What convert refuses without being asked: a mix for what is quantized, anything for what ggml quantized.
+        let is_again = |o: &Open| if self.is_gguf { from(o).is_quantized() } else { matches!(from(o), Scheme::Ggml(_)) };
+        let ending = if self.is_gguf { "gguf" } else { "bqt" };
+        let mut words = vec!["quant convert".to_owned(), shell(&self.args.model), format!("OUTPUT.{ending} --recipe"), shell(recipe)];
+        words.extend(self.args.imatrix.iter().map(|path| format!("--imatrix {}", shell(path))));
+        words.extend(open.iter().any(is_again).then(|| "--allow-requantize".to_owned()));
+        words.join(" ")
+    }
+}
+
+/// A path as a word for the shell.
+fn shell(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let is_plain = !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "/._-+:,@%=".contains(c));
+    if is_plain { text.into_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// Which schemes of which tensors are to be measured.
@@ -208,122 +257,122 @@ fn bytes_of(t: &Planned, scheme: Scheme) -> Result<u64> {
     Ok(scheme.codec(&t.shape)?.parts().iter().map(quant_core::codec::Part::n_bytes).sum())
 }
 
-fn solve(args: &PlanArgs, checkpoint: &Checkpoint, base: &Plan, open: &[Open], costs: &Costs, is_gguf: bool) -> Result<Solution> {
-    let candidate = |o: &Open, scheme: &Scheme| {
-        let t = &base.tensors[o.place];
-        let error = costs.of(t.source, *scheme).unwrap_or(1.0);
-        Ok(Candidate { bytes: bytes_of(t, *scheme)?, error: o.weight * error * error })
-    };
-    let candidates = open.iter().map(|o| o.schemes.iter().map(|s| candidate(o, s)).collect()).collect::<Result<Vec<Vec<Candidate>>>>()?;
-    let total_weight: f64 = open.iter().map(|o| o.weight).sum();
-    if let Some(limit) = args.max_error {
-        let found = allocate::within_error(&candidates, limit * limit * total_weight);
-        let found =
-            found.map_err(|_| Error::request(format!("--max-error: no choice of these types has an error of {} % or less", 100.0 * limit)))?;
-        return Ok(Solution { choice: found.choice, error: found.error, bound: found.bound as f64, budget: None });
-    }
-    let others = other_bytes(args, checkpoint, base, open)?;
-    let beside = args.target_size.map(|_| beside(args, checkpoint, base, is_gguf)).transpose()?;
-    let total = match (args.target_size, args.target_bpw) {
-        (Some(size), _) => size.saturating_sub(beside.unwrap_or_default()),
-        (_, Some(bits)) => (bits / 8.0 * base.n_elements() as f64) as u64,
-        _ => 0,
-    };
-    let budget = total.saturating_sub(others);
-    let found = allocate::within_bytes(&candidates, budget).map_err(|e| {
-        let least: u64 = candidates.iter().filter_map(|c| c.iter().map(|c| c.bytes).min()).sum::<u64>() + others;
-        let bits = least as f64 * 8.0 / base.n_elements().max(1) as f64;
-        match e {
-            Error::Request(_) => Error::request(match beside {
-                Some(beside) => format!("the target is too small: with these types the file has at least {} bytes", least + beside),
-                None => format!("the target is too small: these types need {bits:.2} bits a weight at least, with what is kept at 16 bits"),
-            }),
-            other => other,
+impl Planner<'_> {
+    fn solve(&self, open: &[Open], costs: &Costs) -> Result<Solution> {
+        let candidate = |o: &Open, scheme: &Scheme| {
+            let t = &self.base.tensors[o.place];
+            let error = costs.of(t.source, *scheme).unwrap_or(1.0);
+            Ok(Candidate { bytes: bytes_of(t, *scheme)?, error: o.weight * error * error })
+        };
+        let candidates = open.iter().map(|o| o.schemes.iter().map(|s| candidate(o, s)).collect()).collect::<Result<Vec<Vec<Candidate>>>>()?;
+        let total_weight: f64 = open.iter().map(|o| o.weight).sum();
+        if let Some(limit) = self.args.max_error {
+            let found = allocate::within_error(&candidates, limit * limit * total_weight);
+            let found =
+                found.map_err(|_| Error::request(format!("--max-error: no choice of these types has an error of {} % or less", 100.0 * limit)))?;
+            return Ok(Solution { choice: found.choice, error: found.error, bound: found.bound as f64, budget: None });
         }
-    })?;
-    Ok(Solution { choice: found.choice, error: found.error, bound: found.bound, budget: Some(total) })
-}
-
-/// Bytes of the tensors whose type is not chosen: as the base has them, or as they are stored where they are to be kept.
-fn other_bytes(args: &PlanArgs, checkpoint: &Checkpoint, base: &Plan, open: &[Open]) -> Result<u64> {
-    let kept = args.keep.iter().map(|text| pattern(text)).collect::<Result<Vec<_>>>()?;
-    let chosen: BTreeSet<usize> = open.iter().map(|o| o.place).collect();
-    let bytes = |t: &Planned| match kept.iter().any(|k| k.is_match(&checkpoint.tensors[t.source].name)) {
-        true => checkpoint.tensors[t.source].n_bytes(),
-        false => t.n_bytes(),
-    };
-    Ok(base.tensors.iter().enumerate().filter(|(i, _)| !chosen.contains(i)).map(|(_, t)| bytes(t)).sum())
-}
-
-/// Bytes of the file that are no tensors.
-fn beside(args: &PlanArgs, checkpoint: &Checkpoint, base: &Plan, is_gguf: bool) -> Result<u64> {
-    let importance = args.imatrix.as_deref().map(|path| ImportanceMatrix::open(path, args.io.into())).transpose()?;
-    let beside = Beside { importance, activations: None };
-    let mut request = request(&if is_gguf { Wanted::Mix(BASE, &beside) } else { Wanted::Scheme(Scheme::Int8) })?;
-    request.target = if is_gguf { Target::Gguf } else { Target::Bqt };
-    // What the index of a BQT file says of a tensor, and the zeros between its parts, depend on the scheme: room for the longest.
-    let room = if is_gguf { 0 } else { 2048 * base.tensors.len() as u64 };
-    if let (Some(mix), Some(path)) = (&mut request.mix, &args.imatrix) {
-        mix.importance.iter_mut().for_each(|(_, text)| *text = path.to_string_lossy().into_owned());
+        let others = self.kept(open).map(Planned::n_bytes).sum::<u64>();
+        let beside = self.args.target_size.map(|_| self.beside_tensors()).transpose()?;
+        let total = match (self.args.target_size, self.args.target_bpw) {
+            (Some(size), _) => size.saturating_sub(beside.unwrap_or_default()),
+            (_, Some(bits)) => (bits / 8.0 * self.base.n_elements() as f64) as u64,
+            _ => 0,
+        };
+        let budget = total.saturating_sub(others);
+        let found = allocate::within_bytes(&candidates, budget).map_err(|e| {
+            let least: u64 = candidates.iter().filter_map(|c| c.iter().map(|c| c.bytes).min()).sum::<u64>() + others;
+            let bits = least as f64 * 8.0 / self.base.n_elements().max(1) as f64;
+            match e {
+                Error::Request(_) => Error::request(match beside {
+                    Some(beside) => format!("the target is too small: with these types the file has at least {} bytes", least + beside),
+                    None => format!("the target is too small: these types, with what is not quantized, need {bits:.2} bits a weight at least"),
+                }),
+                other => other,
+            }
+        })?;
+        Ok(Solution { choice: found.choice, error: found.error, bound: found.bound, budget: Some(total) })
     }
-    Ok(convert::size(checkpoint, base, &request)?.saturating_sub(base.n_bytes()) + room)
-}
 
-#[allow(clippy::too_many_arguments, reason = "everything that a report tells of")]
-fn described(
-    args: &PlanArgs,
-    checkpoint: &Checkpoint,
-    base: &Plan,
-    open: &[Open],
-    costs: &Costs,
-    fixed: &[(&str, Plan)],
-    solved: Solution,
-) -> Result<Report> {
-    let total_weight: f64 = open.iter().map(|o| o.weight).sum();
-    let mut tensors = Vec::new();
-    for (o, &choice) in open.iter().zip(&solved.choice) {
-        let (t, scheme) = (&base.tensors[o.place], o.schemes[choice]);
-        let error = costs.of(t.source, scheme).unwrap_or(1.0);
-        tensors.push(TensorRow {
-            name: t.name.clone(),
-            role: part_of(&t.name, t.role).name(),
-            shape: t.shape.clone(),
-            scheme: scheme.to_string(),
-            bytes: bytes_of(t, scheme)?,
-            error,
-            share: o.weight * error * error / solved.error.max(f64::MIN_POSITIVE),
-        });
+    /// The tensors whose type is not chosen.
+    fn kept<'a>(&'a self, open: &[Open]) -> impl Iterator<Item = &'a Planned> {
+        let chosen: BTreeSet<usize> = open.iter().map(|o| o.place).collect();
+        self.base.tensors.iter().enumerate().filter(move |(place, _)| !chosen.contains(place)).map(|(_, t)| t)
     }
-    let chosen: BTreeSet<usize> = open.iter().map(|o| o.place).collect();
-    let others = other_bytes(args, checkpoint, base, open)?;
-    let n = base.n_elements();
-    let bytes = tensors.iter().map(|t| t.bytes).sum::<u64>() + others;
-    let mixes = fixed.iter().filter_map(|(name, plan)| mix_row(name, plan, base, open, costs, total_weight, n)).collect();
-    let mut notes = checkpoint.notes.clone();
-    if args.imatrix.is_none() {
-        notes.push("without --imatrix every column counts the same".into());
+
+    /// Bytes of the file that are no tensors.
+    fn beside_tensors(&self) -> Result<u64> {
+        let request = match self.is_gguf {
+            true => Request { target: Target::Gguf, ..self.mix_request(BASE)? },
+            false => request(None, Some(Scheme::Int8), &self.kept),
+        };
+        // What the index of a BQT file says of a tensor, and the zeros between its parts, depend on the scheme: room for the longest.
+        let room = if self.is_gguf { 0 } else { 2048 * self.base.tensors.len() as u64 };
+        Ok(convert::size(&self.checkpoint, &self.base, &request)?.saturating_sub(self.base.n_bytes()) + room)
     }
-    let gap = match solved.budget {
-        Some(_) => solved.error / solved.bound.max(f64::MIN_POSITIVE) - 1.0,
-        None => tensors.iter().map(|t| t.bytes).sum::<u64>() as f64 / solved.bound.max(1.0) - 1.0,
-    };
-    Ok(Report {
-        model: args.model.display().to_string(),
-        weights: n,
-        budget: solved.budget,
-        bytes,
-        bits_per_weight: bytes as f64 * 8.0 / n.max(1) as f64,
-        error: (solved.error / total_weight).sqrt(),
-        gap: gap.max(0.0),
-        sampled: costs.sampled.0,
-        measured_of: costs.sampled.1,
-        imatrix: args.imatrix.as_ref().map(|path| path.display().to_string()),
-        mixes,
-        tensors,
-        kept: base.tensors.iter().enumerate().filter(|(i, _)| !chosen.contains(i)).map(|(_, t)| t.name.clone()).collect(),
-        keep_patterns: args.keep.clone(),
-        notes,
-    })
+
+    /// The best choice, and what there is to say of it.
+    fn report(&self, open: &[Open], costs: &Costs, fixed: &[(&str, Plan)]) -> Result<Report> {
+        let (args, base) = (self.args, &self.base);
+        let solved = self.solve(open, costs)?;
+        let total_weight: f64 = open.iter().map(|o| o.weight).sum();
+        let mut tensors = Vec::new();
+        for (o, &choice) in open.iter().zip(&solved.choice) {
+            let (t, scheme) = (&base.tensors[o.place], o.schemes[choice]);
+            let error = costs.of(t.source, scheme).unwrap_or(1.0);
+            tensors.push(TensorRow {
+                name: t.name.clone(),
+                role: part_of(&t.name, t.role).name(),
+                shape: t.shape.clone(),
+                scheme: scheme.to_string(),
+                bytes: bytes_of(t, scheme)?,
+                error,
+                share: o.weight * error * error / solved.error.max(f64::MIN_POSITIVE),
+            });
+        }
+        let kept: Vec<KeptRow> =
+            self.kept(open).map(|t| KeptRow { name: t.name.clone(), scheme: t.scheme.to_string(), bytes: t.n_bytes() }).collect();
+        let n = base.n_elements();
+        let bytes = tensors.iter().map(|t| t.bytes).chain(kept.iter().map(|t| t.bytes)).sum::<u64>();
+        let mixes = fixed.iter().filter_map(|(name, plan)| mix_row(name, plan, base, open, costs, total_weight, n)).collect();
+        let mut notes = self.checkpoint.notes.clone();
+        notes.extend(self.without_importance(open));
+        let gap = match solved.budget {
+            Some(_) => solved.error / solved.bound.max(f64::MIN_POSITIVE) - 1.0,
+            None => tensors.iter().map(|t| t.bytes).sum::<u64>() as f64 / solved.bound.max(1.0) - 1.0,
+        };
+        Ok(Report {
+            model: args.model.display().to_string(),
+            weights: n,
+            budget: solved.budget,
+            bytes,
+            file_bytes: self.is_gguf.then(|| self.beside_tensors()).transpose()?.map(|beside| bytes + beside),
+            bits_per_weight: bytes as f64 * 8.0 / n.max(1) as f64,
+            error: (solved.error / total_weight).sqrt(),
+            gap: gap.max(0.0),
+            sampled: costs.sampled.0,
+            measured_of: costs.sampled.1,
+            imatrix: args.imatrix.as_ref().map(|path| path.display().to_string()),
+            mixes,
+            tensors,
+            kept,
+            keep_patterns: args.keep.clone(),
+            notes,
+        })
+    }
+
+    /// Says which tensors have no importance.
+    fn without_importance(&self, open: &[Open]) -> Option<String> {
+        let Some(matrix) = &self.beside.importance else { return Some("without --imatrix every column counts the same".into()) };
+        let names = open.iter().map(|o| self.base.tensors[o.place].name.as_str());
+        let mut lacking = names.filter(|name| matrix.n_values(name).is_none());
+        let first = lacking.next()?;
+        let more = match lacking.count() {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        Some(format!("{first}{more}: the importance matrix has no entry; every column counts the same there"))
+    }
 }
 
 /// A fixed mix, with the error that it is expected to have.
@@ -347,7 +396,7 @@ fn inputs(args: &PlanArgs) -> Result<Vec<Identity>> {
     Ok(inputs)
 }
 
-fn write(args: &PlanArgs, path: &std::path::Path, text: &str) -> Result<()> {
+fn write(args: &PlanArgs, path: &Path, text: &str) -> Result<()> {
     let staged = Staged::file(path, text.len() as u64, args.force, &inputs(args)?)?;
     staged.write_at(0, 0, text.as_bytes())?;
     staged.commit()

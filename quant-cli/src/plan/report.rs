@@ -21,6 +21,8 @@ pub struct Report {
     pub budget: Option<u64>,
     /// Bytes of the tensors.
     pub bytes: u64,
+    /// Bytes of the GGUF file, with metadata and tokenizer; none for BQT.
+    pub file_bytes: Option<u64>,
     pub bits_per_weight: f64,
     /// √(Σw·r²/Σw), r the relative error of a tensor, w how much it counts.
     pub error: f64,
@@ -34,7 +36,7 @@ pub struct Report {
     pub mixes: Vec<MixRow>,
     pub tensors: Vec<TensorRow>,
     /// Tensors whose type is not chosen.
-    pub kept: Vec<String>,
+    pub kept: Vec<KeptRow>,
     #[serde(skip)]
     pub keep_patterns: Vec<String>,
     pub notes: Vec<String>,
@@ -47,6 +49,14 @@ pub struct MixRow {
     pub bytes: u64,
     pub bits_per_weight: f64,
     pub error: f64,
+}
+
+/// A tensor whose type is not chosen.
+#[derive(Serialize)]
+pub struct KeptRow {
+    pub name: String,
+    pub scheme: String,
+    pub bytes: u64,
 }
 
 /// A tensor and its type.
@@ -71,7 +81,7 @@ impl Report {
         let _ = writeln!(text, " measured on {} of {} weights ({share:.1} %)", count(self.sampled), count(self.measured_of));
         let mut rows: Vec<(bool, &str, u64, f64, f64)> =
             self.mixes.iter().map(|m| (false, m.mix.as_str(), m.bytes, m.bits_per_weight, m.error)).collect();
-        rows.retain(|row| (row.2 as f64 / self.bytes.max(1) as f64 - 1.0).abs() <= NEAR);
+        rows.retain(|row| self.is_near(row.2));
         rows.push((true, "this plan", self.bytes, self.bits_per_weight, self.error));
         rows.sort_by_key(|row| (row.2, row.0));
         let row = |(is_plan, name, size, bits, error): (bool, &str, u64, f64, f64)| {
@@ -83,9 +93,26 @@ impl Report {
         text += &table(&["mix", ">size", ">bits a weight", ">expected error %", ""], rows.into_iter().map(row));
         let _ = writeln!(text, "\n{}", bold("Types by role"));
         text += &table(&["role", "types", ">size", ">error %", ">share of the total %"], self.roles());
+        text += &self.kept_text();
         let what = if self.budget.is_some() { "squared error" } else { "size" };
-        let _ = writeln!(text, "\n the {what} is at most {:.3} % above the least that these types allow", 100.0 * self.gap);
+        if let Some(size) = self.file_bytes {
+            let _ = writeln!(text, "\n the file, with metadata and tokenizer: {}", bytes(size));
+        }
+        let _ = writeln!(text, " the {what} is at most {:.3} % above the least that these types allow", 100.0 * self.gap);
         text
+    }
+
+    /// Whether a mix of this size is shown: it is near, or the next smaller or the next larger one.
+    fn is_near(&self, size: u64) -> bool {
+        let between = |m: &MixRow| (size < m.bytes && m.bytes <= self.bytes) || (self.bytes <= m.bytes && m.bytes < size);
+        (size as f64 / self.bytes.max(1) as f64 - 1.0).abs() <= NEAR || !self.mixes.iter().any(between)
+    }
+
+    /// What is not chosen, in a line.
+    fn kept_text(&self) -> String {
+        let size: u64 = self.kept.iter().map(|t| t.bytes).sum();
+        let types = counted(self.kept.iter().map(|t| t.scheme.as_str()));
+        if self.kept.is_empty() { String::new() } else { format!("  not chosen: {types}, {}\n", bytes(size)) }
     }
 
     /// One row for each role.
@@ -98,13 +125,11 @@ impl Report {
         });
         let row = |role: &&str| {
             let of: Vec<&TensorRow> = self.tensors.iter().filter(|t| t.role == *role).collect();
-            let mut types: BTreeMap<&str, usize> = BTreeMap::new();
-            of.iter().for_each(|t| *types.entry(&t.scheme).or_default() += 1);
-            let types: Vec<String> = types.iter().map(|(ty, n)| format!("{n} × {ty}")).collect();
+            let types = counted(of.iter().map(|t| t.scheme.as_str()));
             let error = (of.iter().map(|t| t.error * t.error).sum::<f64>() / of.len().max(1) as f64).sqrt();
             let share: f64 = of.iter().map(|t| t.share).sum();
             let size: u64 = of.iter().map(|t| t.bytes).sum();
-            vec![(*role).to_owned(), types.join(", "), bytes(size), format!("{:.3}", 100.0 * error), format!("{:.1}", 100.0 * share)]
+            vec![(*role).to_owned(), types, bytes(size), format!("{:.3}", 100.0 * error), format!("{:.1}", 100.0 * share)]
         };
         order.iter().map(row).collect()
     }
@@ -116,9 +141,11 @@ impl Report {
         if self.imatrix.is_some() {
             text += "# Made with an importance matrix: convert with the same one, --imatrix FILE.\n";
         }
+        text.push('\n');
         if let Some(mix) = mix {
-            let _ = write!(text, "\nmix = \"{mix}\"\n");
+            let _ = writeln!(text, "mix = \"{mix}\"");
         }
+        let _ = writeln!(text, "parameters = {}", self.weights);
         if self.imatrix.is_some() {
             text += "imatrix = true\n";
         }
@@ -132,6 +159,14 @@ impl Report {
         }
         text
     }
+}
+
+/// How many of each: "3 × q5_k, 1 × q6_k".
+fn counted<'a>(types: impl Iterator<Item = &'a str>) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    types.for_each(|ty| *counts.entry(ty).or_default() += 1);
+    let texts: Vec<String> = counts.iter().map(|(ty, n)| format!("{n} × {ty}")).collect();
+    texts.join(", ")
 }
 
 /// A text as a string of TOML.

@@ -7,7 +7,7 @@ use super::text::{Escaped, counted, error};
 use super::words::{STANDS_OUT, median_error};
 use crate::audit::report::{Report, RoleRow, SchemeReport, TensorRow};
 
-/// The role of the greatest error is worth a rule if its error is so many times the model's.
+/// The role of the greatest error is worth a rule if its error is so many times that of the median tensor.
 const ROLE_STANDS_OUT: f64 = 1.15;
 
 /// A sentence, as HTML.
@@ -39,7 +39,7 @@ fn what(report: &Report, scheme: &SchemeReport) -> String {
 
 fn worst_role(scheme: &SchemeReport) -> Option<&RoleRow> {
     let worst = scheme.roles.iter().max_by(|a, b| error(&a.metrics).total_cmp(&error(&b.metrics)))?;
-    (error(&worst.metrics) >= ROLE_STANDS_OUT * error(&scheme.model)).then_some(worst)
+    (error(&worst.metrics) >= ROLE_STANDS_OUT * median_error(scheme)).then_some(worst)
 }
 
 /// `: --tensor-type 'PATTERN=SCHEME'` for a tensor, and unless for it only, for those of the same name in other layers; a full stop if there

@@ -57,7 +57,9 @@ fn bits(scheme: &SchemeReport) -> String {
 
 fn single(scheme: &SchemeReport) -> String {
     let (error, db) = (percent(error(&scheme.model)), decibels(&scheme.model));
-    format!("{} has a relative error of {error} ({db}\u{a0}dB) at {}, {:.1} times smaller than f32.", name(scheme), bits(scheme), scheme.compression)
+    let output = scheme.model.output_error.map_or(String::new(), |share| format!(", and {} weighed by the importance of columns", percent(share)));
+    let smaller = format!("{:.1} times smaller than f32", scheme.compression);
+    format!("{} has a relative error of {error} ({db}\u{a0}dB){output} at {}, {smaller}.", name(scheme), bits(scheme))
 }
 
 /// The best and the worst scheme, of at least one.
