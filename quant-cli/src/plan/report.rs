@@ -136,10 +136,10 @@ impl Report {
 
     /// The recipe, with the mix that it bends if it is for GGUF.
     pub fn recipe(&self, mix: Option<&str>) -> String {
-        let mut text = String::from("# A recipe for quant convert --recipe, by quant plan.\n");
+        let mut text = format!("# A recipe for quant convert --recipe, by plan of quant {}, for {}\n", env!("CARGO_PKG_VERSION"), file_name(&self.model));
         let _ = writeln!(text, "# {:.3} bits a weight, expected error {:.3} %", self.bits_per_weight, 100.0 * self.error);
-        if self.imatrix.is_some() {
-            text += "# Made with an importance matrix: convert with the same one, --imatrix FILE.\n";
+        if let Some(path) = &self.imatrix {
+            let _ = writeln!(text, "# Made with the importance matrix {}: convert with the same one, --imatrix FILE.", file_name(path));
         }
         text.push('\n');
         if let Some(mix) = mix {
@@ -159,6 +159,11 @@ impl Report {
         }
         text
     }
+}
+
+/// The name of a file, for a comment.
+fn file_name(path: &str) -> String {
+    quoted(&std::path::Path::new(path).file_name().map_or(path.into(), |name| name.to_string_lossy()))
 }
 
 /// How many of each: "3 × q5_k, 1 × q6_k".

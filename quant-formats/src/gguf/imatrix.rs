@@ -132,15 +132,15 @@ struct Values {
 }
 
 impl Values {
-    /// Checks that all of them are finite.
+    /// Checks that all of them are finite and not negative: they are means of squares.
     fn check(&self, name: &str) -> Result<()> {
         let mut buffer = [0.0; CHUNK];
         let mut at = 0;
         while at < self.n {
             let values = &mut buffer[..(self.n - at).min(CHUNK as u64) as usize];
             self.read(at, values)?;
-            if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-                let problem = format!("the importance of column {} is {}", at + i as u64, values[i]);
+            if let Some(i) = values.iter().position(|v| !(v.is_finite() && *v >= 0.0)) {
+                let problem = format!("the importance of column {} is {}, needed a mean of squares", at + i as u64, values[i]);
                 return Err(Error::tensor(self.input.path(), name, problem).at(self.offset + (at + i as u64) * VALUE));
             }
             at += values.len() as u64;
