@@ -16,7 +16,7 @@ use crate::backend::{Backend, Cpu, Failure, Target};
 use crate::codec::{Fill, Known, Slab, Tally, Unfit, slab_granule};
 use crate::plan::{PartFill, Plan, Planned};
 use crate::sink::{Observer, Sink};
-use crate::source::Source;
+use crate::source::{Source, is_unrounded};
 use crate::{Error, Result, Scheme};
 pub(crate) use work::{Scratch, Work};
 use work::{TryScan, overflow};
@@ -219,7 +219,7 @@ impl<'a> Pass<'a> {
         }
         work.decode(self.source, range.clone(), scratch)?;
         if let Some(audit) = &self.audit {
-            audit.keep_numbers(work, range.clone(), scratch)?;
+            audit.keep_numbers(self.source, work, range.clone(), scratch)?;
         }
         work.encode(range, scratch)
     }
@@ -273,19 +273,17 @@ impl<'a> Pass<'a> {
 
 impl Audited<'_> {
     /// Keeps the numbers that a slab stands for, if they are others than those to be encoded or encoding may change these.
-    fn keep_numbers(&self, work: &Work<'_>, range: Range<u64>, scratch: &mut Scratch) -> Result<()> {
-        let Some(original) = self.original else {
-            if work.to.keeps_numbers() {
-                scratch.original = None;
-            } else {
-                scratch.original.get_or_insert_default().clone_from(&scratch.numbers);
+    fn keep_numbers(&self, source: &dyn Source, work: &Work<'_>, range: Range<u64>, scratch: &mut Scratch) -> Result<()> {
+        let index = work.planned.source;
+        match self.original.filter(|original| !is_unrounded(source, *original, index)) {
+            Some(original) => {
+                let planned = Planned::seen(index, &original.tensors()[index], work.planned.view);
+                let before = Work::new(original, work.index, &planned, work.backend())?;
+                before.decode(original, range, scratch.original.get_or_insert_default())?;
             }
-            return Ok(());
-        };
-        let planned = Planned::seen(work.planned.source, &original.tensors()[work.planned.source], work.planned.view);
-        let mut other = Scratch::default();
-        Work::new(original, work.index, &planned, work.backend())?.decode(original, range, &mut other)?;
-        scratch.original = Some(other.numbers);
+            None if work.to.keeps_numbers() => scratch.original = None,
+            None => scratch.original.get_or_insert_default().numbers.clone_from(&scratch.numbers),
+        }
         Ok(())
     }
 }
@@ -390,7 +388,12 @@ pub fn decode_on(backend: &dyn Backend, scheme: Scheme, shape: &[u64], parts: &[
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
+    use crate::Dtype;
+    use crate::plan::{Decision, View};
+    use crate::source::{Role, Stored, Tensor};
 
     #[test]
     fn a_mean_that_overflows_is_refused() {
@@ -398,5 +401,66 @@ mod tests {
         assert!(encode("nf4".parse().unwrap(), &[64, 64], &x).is_ok());
         let error = encode("nf4-dq".parse().unwrap(), &[64, 64], &x).unwrap_err();
         assert!(error.to_string().contains("overflows"), "{error}");
+    }
+
+    /// A tensor whose reads are counted.
+    struct Counted {
+        tensors: Vec<Tensor>,
+        read: AtomicU64,
+    }
+
+    impl Counted {
+        fn new(dtype: Dtype) -> Counted {
+            let (scheme, shape) = (Scheme::Dense(dtype), vec![64, 256]);
+            let parts = scheme.codec(&shape).unwrap();
+            let part = |p: &crate::codec::Part| Stored { name: p.name.into(), dtype, shape: p.shape.clone(), n_bytes: p.n_bytes() };
+            let parts = parts.parts().iter().map(part).collect();
+            Counted { tensors: vec![Tensor { name: "w".into(), shape, dtype, scheme, role: Role::Linear, parts, packed: None }], read: AtomicU64::new(0) }
+        }
+    }
+
+    impl Source for Counted {
+        fn tensors(&self) -> &[Tensor] {
+            &self.tensors
+        }
+
+        fn read(&self, _: usize, _: usize, _: u64, out: &mut [u8]) -> Result<()> {
+            self.read.fetch_add(out.len() as u64, Ordering::Relaxed);
+            out.fill(0);
+            Ok(())
+        }
+    }
+
+    struct Nowhere;
+
+    impl Sink for Nowhere {
+        fn write(&self, _: usize, _: usize, _: u64, _: &[u8]) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The bytes that an audited conversion, and one that is tried, read of a source and of its original.
+    fn bytes_read(source: Dtype, original: Dtype) -> [u64; 4] {
+        let [a, b, c, d] = [source, original, source, original].map(Counted::new);
+        let decide = |_: &Tensor| Ok((Decision { scheme: Some("q4_0".parse().unwrap()), reason: String::new() }, View::Whole));
+        let plan = Plan::new(&a, decide).unwrap();
+        let pass = Pass::new(&a, &plan, &Budget::default()).unwrap().audited(&plan, Some(&b));
+        assert_eq!(pass.run(&plan, &Nowhere, &()).unwrap().errors[0].as_ref().unwrap().n(), 64 * 256);
+        let subject = audit::Subject {
+            reference: audit::Seen::new(&d, 0, View::Whole),
+            candidate: audit::Candidate::Encoded(&c, &plan.tensors[0]),
+            importance: None,
+            activations: None,
+        };
+        audit::Audit::new(&Budget::default(), false).unwrap().run(&[subject], &()).unwrap();
+        [a, b, c, d].map(|source| source.read.into_inner())
+    }
+
+    /// Where nothing is rounded the numbers that are encoded are those that errors are measured from.
+    #[test]
+    fn what_is_not_rounded_is_read_once() {
+        let n = 64 * 256;
+        assert_eq!(bytes_read(Dtype::BF16, Dtype::BF16), [2 * n, 0, 0, 2 * n]);
+        assert_eq!(bytes_read(Dtype::BF16, Dtype::F32), [2 * n, 4 * n, 2 * n, 4 * n]);
     }
 }

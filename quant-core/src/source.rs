@@ -156,3 +156,9 @@ pub trait Source: Send + Sync {
     /// If the file cannot be read or is no longer what it was when it was opened.
     fn read(&self, tensor: usize, part: usize, offset: u64, out: &mut [u8]) -> Result<()>;
 }
+
+/// Whether tensor `index` of a source has the numbers that it has in `original`, which has the same tensors before some are rounded
+/// to another type.
+pub(crate) fn is_unrounded(source: &dyn Source, original: &dyn Source, index: usize) -> bool {
+    source.tensors()[index].scheme == original.tensors()[index].scheme
+}

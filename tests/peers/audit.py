@@ -360,8 +360,9 @@ class Comparison:
         for t in tensors:
             total[:t.bins.size] += t.bins
         edge = lambda i: float(np.uint32(i << 19).view(F32))
-        used = np.flatnonzero(total)
-        expected = [{"from": edge(i), "to": edge(i + 1) if i else 0.0, "count": int(total[i])} for i in range(used[0], used[-1] + 1)] if used.size else []
+        used = np.flatnonzero(total[1:]) + 1
+        expected = [{"from": 0.0, "to": 0.0, "count": int(total[0])}] if total[0] else []
+        expected += [{"from": edge(i), "to": edge(i + 1), "count": int(total[i])} for i in range(used[0], used[-1] + 1)] if used.size else []
         self.check("histogram", where, found, expected, 0)
 
     def close(self):

@@ -3,7 +3,7 @@
 //! Sums run in four lanes, element i in lane i mod 4, over blocks of 256; lanes are added from left to right, blocks in their
 //! order, so figures do not depend on where pieces begin, as long as that is at whole blocks.
 
-use super::outer::Outer;
+use super::outer::{Extent, Outer};
 use super::sketch::Counting;
 use super::stats::{BLOCK, BlockStats, ErrorStats, SlabStats, WorstBlock};
 use super::sums::Products;
@@ -74,8 +74,9 @@ fn from_sums(piece: &Piece<'_>, sums: &DeviceSums, counting: &mut Counting) -> S
 /// Adds what needs all blocks of a piece: the counts of magnitudes, the weights that may be outliers, the columns of large ones.
 fn finish(stats: &mut SlabStats, piece: &Piece<'_>, counting: &mut Counting) {
     stats.others.sketch = counting.take();
-    stats.others.outer.extend(Outer::of(piece, &stats.blocks));
-    if stats.blocks.iter().any(|block| block.weights.max >= OUTLIER || block.weights.min <= -OUTLIER) {
+    let extent = Extent::of(&stats.blocks);
+    stats.others.outer.extend(Outer::of(piece, &stats.blocks, &extent));
+    if extent.greatest >= OUTLIER || extent.least <= -OUTLIER {
         let is_outlier = |(_, w): &(usize, &f32)| w.abs() >= OUTLIER && w.is_finite();
         let outliers = piece.w.iter().enumerate().filter(is_outlier);
         outliers.for_each(|(i, _)| stats.others.outlier_columns.insert((piece.at + i as u64) % piece.columns));

@@ -24,15 +24,35 @@ pub struct Outer {
     values: Vec<f32>,
 }
 
+/// How many weights blocks have, their sum, the least and the greatest.
+pub(super) struct Extent {
+    pub(super) n: u64,
+    pub(super) sum: f64,
+    pub(super) least: f32,
+    pub(super) greatest: f32,
+}
+
+impl Extent {
+    pub(super) fn of(blocks: &[BlockStats]) -> Extent {
+        let mut extent = Extent { n: 0, sum: 0.0, least: f32::INFINITY, greatest: f32::NEG_INFINITY };
+        for BlockStats { weights, .. } in blocks {
+            extent.n += weights.n;
+            extent.sum += weights.n as f64 * weights.mean;
+            extent.least = extent.least.min(weights.min);
+            extent.greatest = extent.greatest.max(weights.max);
+        }
+        extent
+    }
+}
+
 impl Outer {
     /// Those of a piece, all of whose blocks were measured. None if it is empty.
-    pub(super) fn of(piece: &Piece<'_>, blocks: &[BlockStats]) -> Option<Outer> {
+    pub(super) fn of(piece: &Piece<'_>, blocks: &[BlockStats], extent: &Extent) -> Option<Outer> {
+        let &Extent { n, least, greatest, .. } = extent;
+        let mean = extent.sum / n as f64;
         let weights = || blocks.iter().map(|block| &block.weights);
-        let n: u64 = weights().map(|of| of.n).sum();
-        let mean = weights().map(|of| of.n as f64 * of.mean).sum::<f64>() / n as f64;
         let square = weights().map(|of| of.m2 + of.n as f64 * (of.mean - mean) * (of.mean - mean)).sum::<f64>() / n as f64;
         let far = KEPT_FROM * square.sqrt();
-        let [least, greatest] = [weights().fold(f32::INFINITY, |a, of| a.min(of.min)), weights().fold(f32::NEG_INFINITY, |a, of| a.max(of.max))];
         let inner = [least.max((mean - far) as f32), greatest.min((mean + far) as f32)];
         let is_kept = |w: f32| w < inner[0] || w > inner[1];
         let range = piece.at..piece.at + piece.w.len() as u64;
@@ -79,7 +99,7 @@ mod tests {
     fn of(w: &[f32]) -> Outer {
         let piece = Piece { at: 0, columns: 8, w, q: w, importance: None, noise: None };
         let found = measure(&piece, &mut Counting::new());
-        Outer::of(&piece, &found.blocks).unwrap()
+        Outer::of(&piece, &found.blocks, &Extent::of(&found.blocks)).unwrap()
     }
 
     fn numbers(n: usize) -> Vec<f32> {

@@ -15,7 +15,7 @@ use crate::codec::slab_granule;
 use crate::convert::{Budget, Scratch, Work, steps};
 use crate::plan::{Planned, View};
 use crate::sink::Observer;
-use crate::source::{Importance, Source};
+use crate::source::{Importance, Source, is_unrounded};
 use crate::{Error, Result};
 
 /// The most elements of a slab of whole rows.
@@ -40,7 +40,8 @@ pub enum Candidate<'a> {
     Same,
     /// A stored tensor with as many elements.
     Stored(Seen<'a>),
-    /// What a planned tensor of a source will be. The plan is complete: [`crate::plan::Plan::scan`] was called.
+    /// What a planned tensor of a source will be. The plan is complete: [`crate::plan::Plan::scan`] was called. The reference is the same
+    /// tensor, of that source or of one with the same tensors before some are rounded.
     Encoded(&'a dyn Source, &'a Planned),
 }
 
@@ -286,7 +287,11 @@ impl<'s> Works<'s> {
                 Ok(work.noise(range, &buffers.candidate))
             }
             Other::Encoded(work, source) => {
-                work.decode(*source, range.clone(), &mut buffers.candidate)?;
+                if is_unrounded(*source, self.from, work.planned.source) {
+                    buffers.candidate.numbers.clone_from(&buffers.reference.numbers);
+                } else {
+                    work.decode(*source, range.clone(), &mut buffers.candidate)?;
+                }
                 work.weigh(range.clone(), &mut buffers.candidate)?;
                 work.encode(range.clone(), &mut buffers.candidate)?;
                 work.decode_encoded(range, &buffers.candidate, &mut buffers.decoded)
@@ -329,7 +334,7 @@ pub(crate) fn of_encoded(work: &Work<'_>, range: Range<u64>, scratch: &mut Scrat
     scratch.decoded = decoded;
     let columns = work.planned.shape.last().copied().unwrap_or(1).max(1);
     let importance = work.planned.importance.is_some().then_some(&scratch.importance[..]);
-    let w = scratch.original.as_ref().unwrap_or(&scratch.numbers);
+    let w = scratch.original.as_ref().map_or(&scratch.numbers, |original| &original.numbers);
     let piece = Piece { at: range.start, columns, w, q: &scratch.decoded, importance, noise: noise.as_deref() };
     measure_on(work.backend(), &piece, scratch.counting.get_or_insert_with(Counting::new))
 }

@@ -2,8 +2,10 @@
 //!
 //! A bin is an f32 without its sign and its last 19 bits: 16 bins an octave, from the least subnormal to infinity. The middle of
 //! a bin is at most 1/32 of the magnitude away from anything in it; from the least normal number on, below which bins are 2⁻¹³⁰
-//! wide. Counts are exact, so sketches of pieces add up to that of the whole, in any order. Bins by the leading bits of a float are the log-linear histogram of HdrHistogram and DDSketch (Masson,
-//! Rim, Lee, "DDSketch", 2019).
+//! wide. Counts are exact, so sketches of pieces add up to that of the whole, in any order. Bins by the leading bits of a float are the
+//! log-linear histogram of HdrHistogram and DDSketch (Masson, Rim, Lee, "DDSketch", 2019).
+
+use std::ops::Range;
 
 use super::stats::BLOCK;
 
@@ -15,9 +17,11 @@ const BINS: usize = (f32::INFINITY.to_bits() >> SHIFT) as usize;
 /// What the bits of a number that choose its bin can say.
 const BITS: u16 = 1 << (31 - SHIFT);
 
-/// Counts of magnitudes. Takes room for the bins between the least and the greatest only.
+/// Counts of magnitudes. Takes room for the bins between the least and the greatest only, beside that of 0, which many errors are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sketch {
+    /// What is in the bin of 0.
+    zeros: u64,
     /// The bin of `counts[0]`.
     first: usize,
     counts: Vec<u64>,
@@ -110,27 +114,41 @@ impl Counting {
     /// What was counted; nothing is, afterwards. What is too large for f32 goes with the largest.
     pub(super) fn take(&mut self) -> Sketch {
         const NONE: [u32; PLACES] = [0; PLACES];
+        let n_of = |bin: &[u32; PLACES]| bin.iter().map(|&n| u64::from(n)).sum::<u64>();
         let bins = self.bins();
         let too_large: u32 = bins[BINS].iter().sum();
         bins[BINS..].fill(NONE);
         bins[BINS - 1][0] += too_large;
-        let Some(first) = bins.iter().position(|bin| *bin != NONE) else { return Sketch::default() };
-        let last = bins.iter().rposition(|bin| *bin != NONE).unwrap_or(first);
-        let used = &mut bins[first..=last];
-        let counts = used.iter().map(|bin| bin.iter().map(|&n| u64::from(n)).sum()).collect();
-        used.fill(NONE);
-        Sketch { first, counts }
+        let zeros = n_of(&std::mem::take(&mut bins[0]));
+        let used = used(bins);
+        let sketch = Sketch { zeros, first: used.start, counts: bins[used.clone()].iter().map(n_of).collect() };
+        bins[used].fill(NONE);
+        sketch
     }
+}
+
+/// From the first to the last bin that holds anything; nothing, at 0, if none does.
+fn used(bins: &[[u32; PLACES]]) -> Range<usize> {
+    // Most bins are empty: many are looked at together.
+    const TOGETHER: usize = 64;
+    let holds = |bins: &[[u32; PLACES]]| bins.as_flattened().iter().fold(0, |any, n| any | n) != 0;
+    let Some(first) = bins.chunks(TOGETHER).position(holds) else { return 0..0 };
+    let last = bins.chunks(TOGETHER).rposition(holds).unwrap_or(first);
+    let (start, end) = (first * TOGETHER, bins.len().min((last + 1) * TOGETHER));
+    let near = |bins: &[[u32; PLACES]]| bins.iter().position(|bin| holds(&[*bin])).unwrap_or_default();
+    let after = |bins: &[[u32; PLACES]]| bins.iter().rev().position(|bin| holds(&[*bin])).unwrap_or_default();
+    start + near(&bins[start..end])..end - after(&bins[start..end])
 }
 
 impl Sketch {
     /// Adds the counts of another.
     pub fn merge(&mut self, other: &Sketch) {
+        self.zeros += other.zeros;
         if other.counts.is_empty() {
             return;
         }
         if self.counts.is_empty() {
-            *self = other.clone();
+            (self.first, self.counts) = (other.first, other.counts.clone());
             return;
         }
         let first = self.first.min(other.first);
@@ -144,7 +162,7 @@ impl Sketch {
 
     /// How many numbers were counted.
     pub fn n(&self) -> u64 {
-        self.counts.iter().sum()
+        self.zeros + self.counts.iter().sum::<u64>()
     }
 
     /// The magnitude that a share `q`, from 0 to 1, of the numbers does not exceed: the middle of the bin that holds number
@@ -161,10 +179,11 @@ impl Sketch {
         0.0
     }
 
-    /// The bins that hold anything between the least and the greatest: from which magnitude, below which, how many.
+    /// That of 0 if it holds anything, and the bins between the least and the greatest: from which magnitude, below which, how many.
     pub fn bins(&self) -> impl Iterator<Item = (f64, f64, u64)> {
         let edge = |bin: usize| f64::from(f32::from_bits((bin as u32) << SHIFT).min(f32::MAX));
-        self.counts.iter().enumerate().map(move |(i, &count)| (edge(self.first + i), edge(self.first + i + 1), count))
+        let zero = (self.zeros > 0).then(|| (0.0, edge(1), self.zeros));
+        zero.into_iter().chain(self.counts.iter().enumerate().map(move |(i, &count)| (edge(self.first + i), edge(self.first + i + 1), count)))
     }
 }
 

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::packing::Packing;
-use super::{Codec, Known, Measured, Part, Scan, Slab, Tally, Unfit, f32_at};
+use super::{Codec, Known, Measured, Part, Scan, Slab, Tally, Unfit, cut, f32_at};
 use crate::Dtype;
 use crate::simd::widest;
 
@@ -224,13 +224,14 @@ impl<K: Kernel> Codec for Groups<K> {
         });
     }
 
-    fn noise(&self, at: u64, n: usize, parts: &[&[u8]]) -> Option<f64> {
-        let first = at / self.group;
+    fn noise(&self, range: Range<u64>, every: u64, parts: &[&[u8]]) -> Option<Vec<f64>> {
+        let first = range.start / self.group;
         let of_piece = |(group, piece): (u64, Range<usize>)| {
             let step = f64::from(self.kernel.step(stored_params::<K>(parts, (group - first) as usize))?);
             Some(piece.len() as f64 * (step * step / 12.0))
         };
-        self.pieces(at, n).try_fold(0.0, |sum, piece| Some(sum + of_piece(piece)?))
+        let of = |block: Range<u64>| self.pieces(block.start, (block.end - block.start) as usize).try_fold(0.0, |sum, piece| Some(sum + of_piece(piece)?));
+        cut(range, every).map(of).collect()
     }
 }
 

@@ -58,11 +58,17 @@ pub trait Codec: Send + Sync {
     /// `parts` has one slice a part: the bytes of [`Part::decoded`]`(at..at + out.len())`, or the whole part.
     fn decode(&self, at: u64, parts: &[&[u8]], out: &mut [f32]);
 
-    /// Σs²/12 over the `n` elements from `at` on, s being the step between neighbouring values of an element: the squared error
+    /// Σs²/12 over each `every` elements of `range`, s being the step between neighbouring values of an element: the squared error
     /// of rounding that is spread evenly over the steps. None if values are not evenly spaced. `parts` as for decoding.
-    fn noise(&self, _at: u64, _n: usize, _parts: &[&[u8]]) -> Option<f64> {
+    fn noise(&self, _range: Range<u64>, _every: u64, _parts: &[&[u8]]) -> Option<Vec<f64>> {
         None
     }
+}
+
+/// Cuts a range into pieces of `every`; the last may be shorter.
+fn cut(range: Range<u64>, every: u64) -> impl Iterator<Item = Range<u64>> {
+    let starts = range.clone().step_by(every as usize);
+    starts.map(move |start| start..(start + every).min(range.end))
 }
 
 /// What an encoder is told about a slab beside its numbers.

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::steps;
 use crate::audit::{BLOCK, Counting};
 use crate::backend::{Backend, Failure, Target};
 use crate::codec::{Codec, Fill, Known, Measured, Part, Scan, Slab, Tally, Unfit};
@@ -30,7 +29,7 @@ pub(crate) struct Scratch {
     pub(crate) importance: Vec<f32>,
     pub(crate) out: Vec<Vec<u8>>,
     /// For an audit: what `numbers` stand for where they do not say it themselves any more, what they became, and counts.
-    pub(crate) original: Option<Vec<f32>>,
+    pub(crate) original: Option<Box<Scratch>>,
     pub(crate) decoded: Vec<f32>,
     pub(crate) counting: Option<Counting>,
 }
@@ -198,7 +197,7 @@ impl<'a> Work<'a> {
         let parts = self.to.parts().iter().enumerate().map(bytes).collect::<Result<Vec<Cow<'_, [u8]>>>>()?;
         let parts: Vec<&[u8]> = parts.iter().map(|part| &part[..]).collect();
         self.backend.decode(&self.target(), range.start, &parts, out).map_err(|failure| self.failed(failure))?;
-        Ok(noise_of(&*self.to, range, &parts))
+        Ok(self.to.noise(range, BLOCK as u64, &parts))
     }
 
     /// The item of part `part` that begins at element `at`, in an earlier slab: all that it depends on is known from the scan.
@@ -214,26 +213,12 @@ impl<'a> Work<'a> {
             return None;
         }
         let parts: Vec<&[u8]> = scratch.parts[..self.from.parts().len()].iter().map(Vec::as_slice).collect();
-        noise_of(&*self.from, range, &parts)
+        self.from.noise(range, BLOCK as u64, &parts)
     }
 
     pub(crate) fn refused(&self, unfit: Unfit) -> Error {
         self.failed(Failure::Unfit(unfit))
     }
-}
-
-/// [`Codec::noise`] of each block of a range, whose bytes are `parts`.
-fn noise_of(codec: &dyn Codec, range: Range<u64>, parts: &[&[u8]]) -> Option<Vec<f64>> {
-    let mut pieces = Vec::with_capacity(parts.len());
-    let mut of = |block: Range<u64>| {
-        pieces.clear();
-        for (part, bytes) in codec.parts().iter().zip(parts) {
-            let (base, here) = (part.decoded(range.clone()).start, part.decoded(block.clone()));
-            pieces.push(bytes.get((here.start - base) as usize..(here.end - base) as usize)?);
-        }
-        codec.noise(block.start, (block.end - block.start) as usize, &pieces)
-    };
-    steps(range.end - range.start, BLOCK as u64).map(|block| of(range.start + block.start..range.start + block.end)).collect()
 }
 
 pub(super) fn overflow(tensor: &str, scheme: Scheme) -> Error {

@@ -205,10 +205,9 @@ impl<B: Blocks> Codec for Ggml<B> {
         });
     }
 
-    fn noise(&self, at: u64, n: usize, parts: &[&[u8]]) -> Option<f64> {
-        let skip = (at % B::LEN as u64) as usize;
-        widest!(<B: Blocks>(wanted: Range<usize> = skip..skip + n, bytes: &[u8] = parts[0], _of: PhantomData<B> = PhantomData::<B>) -> Option<f64> {
-            steps::noise::<B>(wanted, bytes)
+    fn noise(&self, range: Range<u64>, every: u64, parts: &[&[u8]]) -> Option<Vec<f64>> {
+        widest!(<B: Blocks>(range: Range<u64> = range, every: u64 = every, bytes: &[u8] = parts[0], _of: PhantomData<B> = PhantomData::<B>) -> Option<Vec<f64>> {
+            steps::noise::<B>(range, every, bytes)
         })
     }
 }

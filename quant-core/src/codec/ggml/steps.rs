@@ -3,10 +3,25 @@
 use std::ops::Range;
 
 use super::block::Blocks;
+use crate::codec::cut;
+
+/// Σs²/12 over each `every` elements of `range`; the blocks begin with that of its first element.
+#[inline(always)]
+pub(super) fn noise<B: Blocks>(range: Range<u64>, every: u64, bytes: &[u8]) -> Option<Vec<f64>> {
+    let skip = (range.start % B::LEN as u64) as usize;
+    let mut sums = Vec::with_capacity((range.end - range.start).div_ceil(every) as usize);
+    for part in cut(range.clone(), every) {
+        let wanted = skip + (part.start - range.start) as usize..skip + (part.end - range.start) as usize;
+        let first = wanted.start / B::LEN;
+        let blocks = &bytes[first * B::BYTES..wanted.end.div_ceil(B::LEN) * B::BYTES];
+        sums.push(noise_of::<B>(wanted.start - first * B::LEN..wanted.end - first * B::LEN, blocks)?);
+    }
+    Some(sums)
+}
 
 /// Σs²/12 over the elements `wanted` of these blocks.
 #[inline(always)]
-pub(super) fn noise<B: Blocks>(wanted: Range<usize>, bytes: &[u8]) -> Option<f64> {
+fn noise_of<B: Blocks>(wanted: Range<usize>, bytes: &[u8]) -> Option<f64> {
     let piece = B::LEN / 16;
     let blocks = bytes.chunks_exact(B::BYTES);
     let squares = |block: &[u8]| Some(B::steps(block)?.map(|step| f64::from(step) * f64::from(step)));
@@ -61,7 +76,7 @@ mod tests {
             let scheme = Scheme::Ggml(ty);
             let blocks = encode(scheme, &[256], &difficult(512)[..256]).unwrap();
             let codec = scheme.codec(&[256]).unwrap();
-            let noise = codec.noise(0, 256, &[&blocks[0]]);
+            let noise = codec.noise(0..256, 256, &[&blocks[0]]).map(|of| of[0]);
             assert_eq!(noise.is_some(), low_codes(ty).is_some(), "{ty}");
             let (Some(codes), Some(noise)) = (low_codes(ty), noise) else { continue };
             let mut step_of = vec![f64::INFINITY; 256];
@@ -94,8 +109,13 @@ mod tests {
         let scheme = Scheme::Ggml(Type::Q4_K);
         let blocks = encode(scheme, &[512], &difficult(512)).unwrap();
         let codec = scheme.codec(&[512]).unwrap();
-        let whole = codec.noise(0, 512, &[&blocks[0]]).unwrap();
-        let (a, b) = (codec.noise(0, 40, &[&blocks[0][..144]]).unwrap(), codec.noise(40, 472, &[&blocks[0]]).unwrap());
-        assert!((a + b - whole).abs() <= 1e-12 * whole);
+        let whole = codec.noise(0..512, 512, &[&blocks[0]]).unwrap()[0];
+        let (a, b) = (codec.noise(0..40, 256, &[&blocks[0][..144]]).unwrap(), codec.noise(40..512, 256, &[&blocks[0]]).unwrap());
+        assert_eq!((a.len(), b.len()), (1, 2));
+        assert!((a[0] + b[0] + b[1] - whole).abs() <= 1e-12 * whole);
+        // In parts it is what it is alone.
+        let each = codec.noise(0..512, 256, &[&blocks[0]]).unwrap();
+        let alone = codec.noise(256..512, 256, &[&blocks[0][144..]]).unwrap();
+        assert_eq!(each[1..], alone);
     }
 }
