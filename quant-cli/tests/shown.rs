@@ -115,6 +115,7 @@ fn audit() {
     let lines = [
         "audit tiny-llama q4.gguf",
         "audit tiny-llama --type q4_k_m,nf4-dq,int8",
+        "audit tiny-llama --type nf4 --all --only layers.0.mlp|embed",
         "audit tiny-llama tiny-llama",
         "audit tiny-llama q4.gguf --fail-if ffn_down:sqnr_db<23 --only ffn_(up|down)",
         "audit tiny-llama.gguf --type q8_0 --imatrix tiny-llama.imatrix.gguf --only blk.0.attn --spectral",

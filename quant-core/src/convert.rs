@@ -415,7 +415,10 @@ mod tests {
             let parts = scheme.codec(&shape).unwrap();
             let part = |p: &crate::codec::Part| Stored { name: p.name.into(), dtype, shape: p.shape.clone(), n_bytes: p.n_bytes() };
             let parts = parts.parts().iter().map(part).collect();
-            Counted { tensors: vec![Tensor { name: "w".into(), shape, dtype, scheme, role: Role::Linear, parts, packed: None }], read: AtomicU64::new(0) }
+            Counted {
+                tensors: vec![Tensor { name: "w".into(), shape, dtype, scheme, role: Role::Linear, parts, packed: None }],
+                read: AtomicU64::new(0),
+            }
         }
     }
 

@@ -141,7 +141,9 @@ fn recipes_for_something_else_are_refused() {
     assert!(refused(&["convert", &model, &path("m.gguf"), "--recipe", &path("other.toml")]).contains(wanted));
     assert!(refused(&["audit", &model, "--recipe", &path("other.toml")]).contains(wanted));
     std::fs::write(path("names.toml"), "type = \"nf4\"\n[[tensor]]\nmatch = \"blk\"\ntype = \"int8\"\n").unwrap();
-    assert!(refused(&["audit", &model, "--recipe", &path("names.toml")]).contains("it has 'blk', and the tensors have names such as 'lm_head.weight'"));
+    assert!(
+        refused(&["audit", &model, "--recipe", &path("names.toml")]).contains("it has 'blk', and the tensors have names such as 'lm_head.weight'")
+    );
     assert!(std::fs::read_dir(dir.path()).unwrap().all(|entry| entry.unwrap().path().extension().unwrap() == "toml"));
 }
 

@@ -64,7 +64,7 @@ pub struct AuditArgs {
     /// Exit with 1 if a condition holds, such as 'sqnr_db<20'; repeatable
     #[arg(long, value_name = "CONDITION")]
     pub fail_if: Vec<String>,
-    /// List every tensor
+    /// List every layer and every tensor
     #[arg(long)]
     pub all: bool,
     /// Print JSON; docs/audit.schema.json describes it

@@ -33,8 +33,13 @@ pub fn report(args: &AuditArgs) -> Result<Report> {
     }
     report.schemes.push(build::scheme(super::file_name(&args.reference), told));
     let silent = checkpoint.tensors.iter().zip(&checkpoint.errors).filter(|(t, stats)| t.is_weight() && stats.is_none() && is_wanted(&t.name));
-    report.skipped = silent.map(|(t, _)| Skipped { name: t.name.clone(), reason: "the file has no figures of it: kept as it was, or written without --audit".into() }).collect();
-    report.notes.push("these are the errors that the file was written with, of the tensors that it has figures of; without quantiles and statistics of weights".into());
+    report.skipped = silent
+        .map(|(t, _)| Skipped { name: t.name.clone(), reason: "the file has no figures of it: kept as it was, or written without --audit".into() })
+        .collect();
+    report.notes.push(
+        "these are the errors that the file was written with, of the tensors that it has figures of; without quantiles and statistics of weights"
+            .into(),
+    );
     Ok(report)
 }
 

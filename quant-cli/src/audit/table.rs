@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use quant_core::error::Printable;
 
-use super::report::{LayerRow, Metrics, Report, RoleRow, SchemeReport, TensorRow};
+use super::report::{LayerRow, Metrics, Report, SchemeReport, TensorRow};
 use crate::report::{bold, table};
 use crate::size::{bytes, count, duration};
 
@@ -70,18 +70,28 @@ fn scheme_text(scheme: &SchemeReport, is_named: bool, all: bool) -> String {
     }
     let _ = writeln!(text, "\n{}", bold(&format!("By layer{name}")));
     text += &sparkline(&scheme.layers);
+    if all {
+        let layer = |l: &LayerRow| l.layer.map_or("–".to_owned(), |n| n.to_string());
+        text.push('\n');
+        text += &aggregates(">layer", scheme.layers.iter().map(|l| (layer(l), l.tensors, &l.metrics)), scheme.model.output_error.is_some());
+    }
     let _ = writeln!(text, "\n{}", bold(&format!("By role{name}")));
-    let weighed = scheme.roles.iter().any(|r| r.metrics.output_error.is_some());
-    let role = |r: &RoleRow| {
-        let mut cells = vec![r.role.into(), r.tensors.to_string(), count(r.metrics.n)];
-        cells.extend(figures(&r.metrics));
-        cells.extend(weighed.then(|| output(&r.metrics)));
+    let weighed = scheme.model.output_error.is_some();
+    text += &aggregates("role", scheme.roles.iter().map(|r| (r.role.to_owned(), r.tensors, &r.metrics)), weighed);
+    text + &worst(scheme, &name, all)
+}
+
+/// Tensors together: their name, how many they are, their figures.
+fn aggregates<'a>(what: &str, rows: impl Iterator<Item = (String, usize, &'a Metrics)>, weighed: bool) -> String {
+    let row = |(name, tensors, metrics): (String, usize, &Metrics)| {
+        let mut cells = vec![name, tensors.to_string(), count(metrics.n)];
+        cells.extend(figures(metrics));
+        cells.extend(weighed.then(|| output(metrics)));
         cells
     };
-    let mut headings = vec!["role", ">tensors", ">weights", ">error %", ">SQNR dB", ">max |e|", ">cosine"];
+    let mut headings = vec![what, ">tensors", ">weights", ">error %", ">SQNR dB", ">max |e|", ">cosine"];
     headings.extend(weighed.then_some(">output %"));
-    text += &table(&headings, scheme.roles.iter().map(role));
-    text + &worst(scheme, &name, all)
+    table(&headings, rows.map(row))
 }
 
 /// Several schemes side by side.
@@ -149,7 +159,7 @@ fn sparkline(layers: &[LayerRow]) -> String {
     let (from, to) = (percent(&best.metrics), percent(&worst.metrics));
     let _ = writeln!(text, " lowest bar: layer {}, {from} %; highest: layer {}, {to} %", number(best), number(worst));
     for outside in layers.iter().filter(|l| l.layer.is_none()) {
-        let _ = writeln!(text, " outside of layers: {} tensors, error {} %", outside.tensors, percent(&outside.metrics));
+        let _ = writeln!(text, " outside of layers: {}, error {} %", counted(outside.tensors, "tensor"), percent(&outside.metrics));
     }
     text
 }
@@ -185,8 +195,14 @@ fn closing(report: &Report) -> String {
     let weights: u64 = report.schemes.iter().map(|s| s.model.n).sum();
     let rate = if report.seconds > 0.0 { weights as f64 * 4.0 / report.seconds } else { 0.0 };
     let (skipped, missing, extra, problems) = (report.skipped.len(), report.missing.len(), report.extra.len(), report.problems.len());
-    let counts = format!("{compared} tensors compared, {skipped} skipped, {missing} missing, {extra} extra, {problems} problems");
+    let (compared, problems) = (counted(compared, "tensor"), counted(problems, "problem"));
+    let counts = format!("{compared} compared, {skipped} skipped, {missing} missing, {extra} extra, {problems}");
     format!("\n {counts}; in {} ({}/s of f32)\n", duration(report.seconds), bytes(rate as u64))
+}
+
+/// `1 tensor`, `2 tensors`.
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 fn figures(m: &Metrics) -> Vec<String> {

@@ -136,7 +136,8 @@ impl Report {
 
     /// The recipe, with the mix that it bends if it is for GGUF.
     pub fn recipe(&self, mix: Option<&str>) -> String {
-        let mut text = format!("# A recipe for quant convert --recipe, by plan of quant {}, for {}\n", env!("CARGO_PKG_VERSION"), file_name(&self.model));
+        let mut text =
+            format!("# A recipe for quant convert --recipe, by plan of quant {}, for {}\n", env!("CARGO_PKG_VERSION"), file_name(&self.model));
         let _ = writeln!(text, "# {:.3} bits a weight, expected error {:.3} %", self.bits_per_weight, 100.0 * self.error);
         if let Some(path) = &self.imatrix {
             let _ = writeln!(text, "# Made with the importance matrix {}: convert with the same one, --imatrix FILE.", file_name(path));

@@ -230,7 +230,8 @@ impl<K: Kernel> Codec for Groups<K> {
             let step = f64::from(self.kernel.step(stored_params::<K>(parts, (group - first) as usize))?);
             Some(piece.len() as f64 * (step * step / 12.0))
         };
-        let of = |block: Range<u64>| self.pieces(block.start, (block.end - block.start) as usize).try_fold(0.0, |sum, piece| Some(sum + of_piece(piece)?));
+        let of =
+            |block: Range<u64>| self.pieces(block.start, (block.end - block.start) as usize).try_fold(0.0, |sum, piece| Some(sum + of_piece(piece)?));
         cut(range, every).map(of).collect()
     }
 }

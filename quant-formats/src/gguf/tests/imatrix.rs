@@ -150,7 +150,10 @@ fn what_is_no_importance_matrix_is_refused() {
         (legacy_file(1, &[legacy("a", 1, &[])], &[0; 8]), "at byte 13: tensor 'a': it has no values"),
         (legacy_file(2, &[legacy("a", 1, &[1.0]), legacy("a", 1, &[1.0])], &[]), "at byte 21: tensor 'a': comes twice"),
         (legacy_file(1, &[legacy("a", 1, &[1.0, f32::NAN])], &[]), "at byte 21: tensor 'a': the importance of column 1 is NaN"),
-        (legacy_file(1, &[legacy("a", 1, &[0.0, -0.0, -1.0])], &[]), "at byte 25: tensor 'a': the importance of column 2 is -1, needed a mean of squares"),
+        (
+            legacy_file(1, &[legacy("a", 1, &[0.0, -0.0, -1.0])], &[]),
+            "at byte 25: tensor 'a': the importance of column 2 is -1, needed a mean of squares",
+        ),
     ];
     for (bytes, expected) in cases {
         let text = refused(&bytes);
