@@ -331,7 +331,7 @@ pub enum NonFinite {
 /// # Errors
 /// If it is too large or no text.
 pub fn option_file(path: &Path, what: &str) -> Result<String> {
-    const MOST: u64 = 1 << 20;
+    const MOST: u64 = 1 << 24;
     let input = Input::open(path, quant_formats::Io::Read)?;
     if input.len() > MOST {
         return Err(Error::file(path, format!("not {what}: found {} bytes, at most {MOST} are read", input.len())));

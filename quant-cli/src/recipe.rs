@@ -59,16 +59,21 @@ impl RecipeFile {
     /// # Errors
     /// If the model has another number of weights than the recipe says, or no rule matches a tensor.
     pub fn refuse_other(&self, request: &Request, checkpoint: &Checkpoint, plan: &Plan) -> Result<()> {
-        let found = plan.n_elements();
-        if let Some(needed) = self.text.parameters.filter(|needed| *needed != found) {
-            let problem = format!("was made for a model of {needed} weights, found {found} in {}", checkpoint.path.display());
-            return Err(Error::file(&self.path, format!("{problem}; plan this model, or remove 'parameters' to use it all the same")));
-        }
         let of_mix = request.mix.iter().flat_map(|mix| mix.options.rules.iter().map(|(pattern, _)| pattern));
         let patterns: Vec<&Regex> = request.recipe.rules.iter().map(|rule| &rule.pattern).chain(of_mix).collect();
         let matches = |pattern: &&Regex| checkpoint.tensors.iter().any(|t| pattern.is_match(&t.name));
         match (patterns.first(), checkpoint.tensors.first()) {
-            (Some(pattern), Some(tensor)) if !patterns.iter().any(matches) => Err(Error::file(&self.path, other_names(pattern, &tensor.name))),
+            (Some(pattern), Some(tensor)) if !patterns.iter().any(matches) => {
+                return Err(Error::file(&self.path, other_names(pattern, &tensor.name)));
+            }
+            _ => {}
+        }
+        let (found, is_pruned) = (plan.n_elements(), request.mix.as_ref().is_some_and(|mix| !mix.prune_layers.is_empty()));
+        match self.text.parameters {
+            Some(needed) if needed != found && found > 0 && !is_pruned => {
+                let problem = format!("was made for a model of {needed} weights, found {found} in {}", checkpoint.path.display());
+                Err(Error::file(&self.path, format!("{problem}; plan this model, or remove 'parameters' to use it all the same")))
+            }
             _ => Ok(()),
         }
     }

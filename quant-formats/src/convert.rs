@@ -344,10 +344,9 @@ fn check_unchanged(checkpoint: &Checkpoint, request: &Request) -> Result<()> {
 
 /// A BQT file has checksums, so what is wrong with it need not be passed on.
 fn refuse_damaged(checkpoint: &Checkpoint, observer: &dyn Observer) -> Result<()> {
-    if checkpoint.format != Format::Bqt {
-        return Ok(());
-    }
-    let report = bqt::verify(&checkpoint.inputs[0], observer)?;
+    let opened = checkpoint.opened();
+    let (Format::Bqt, [input, ..]) = (opened.format, &opened.inputs[..]) else { return Ok(()) };
+    let report = bqt::verify(input, observer)?;
     match &report.damages[..] {
         [] => Ok(()),
         [first, rest @ ..] => {

@@ -356,6 +356,29 @@ fn generic_keeps_names() {
     assert!(shown.contains("model.layers.0.self_attn.q_proj.weight"), "{shown}");
 }
 
+/// Checkpoints of other tools that BQT keeps as they are become other schemes from there as from their folder.
+#[test]
+fn quantized_checkpoints_in_bqt_are_converted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let folder = here("goldens/quantized_hf/fp8");
+    convert(&folder, &path("kept.bqt"), &[]);
+    convert(&path("kept.bqt"), &path("a.bqt"), &["--type", "bf16"]);
+    convert(&folder, &path("b.bqt"), &["--type", "bf16"]);
+    let report: Value =
+        serde_json::from_str(&quant_ok(&["audit".as_ref(), path("a.bqt").as_os_str(), path("b.bqt").as_os_str(), "--json".as_ref()])).unwrap();
+    assert_eq!(report["schemes"][0]["model"]["exact"], true);
+    // Damage is still found before anything is converted.
+    let mut bytes = std::fs::read(path("kept.bqt")).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    std::fs::write(path("kept.bqt"), bytes).unwrap();
+    assert!(
+        refused(&["convert".as_ref(), path("kept.bqt").as_os_str(), path("c.bqt").as_os_str(), "--type".as_ref(), "bf16".as_ref()])
+            .contains("damaged")
+    );
+}
+
 /// Stacks of experts come out as their own class has them: gpt-oss has inputs first, all others have outputs first.
 #[test]
 fn decoded_experts_have_the_layout_of_their_class() {

@@ -112,8 +112,20 @@ impl Condition {
             // Without an error the ratio is infinite; with one and all weights 0 it is the worst there is.
             Value::Null if self.metric == "sqnr_db" => Some(if metrics.exact { f64::INFINITY } else { f64::NEG_INFINITY }),
             Value::Null if self.metric == "relative_error" => Some(f64::INFINITY),
+            Value::Null => self.infinite(metrics),
             _ => None,
         }
+    }
+
+    /// A figure that JSON has no number for: errors of weights, outputs or steps that are all 0.
+    fn infinite(&self, metrics: &Metrics) -> Option<f64> {
+        let found = match self.metric {
+            "output_error" => metrics.output_error,
+            "activation_error" => metrics.activation_error,
+            "noise_ratio" => metrics.noise_ratio,
+            _ => None,
+        };
+        found.filter(|value| value.is_infinite())
     }
 
     /// Why there is no figure; `of` names the scheme where there are several.

@@ -17,6 +17,7 @@ use std::time::Instant;
 use quant_core::audit::{Audit, ErrorStats};
 use quant_core::backend::Backend;
 use quant_core::convert::Budget;
+use quant_core::error::Printable;
 use quant_core::recipe::pattern;
 use quant_core::source::Tensor;
 use quant_core::{Error, Result};
@@ -79,12 +80,16 @@ pub fn run(args: &AuditArgs) -> Result<Outcome> {
         (true, _) => crate::report::json(&report)?,
         (_, true) => csv::text(&report),
         _ => {
-            let written = args.html.as_ref().map(|path| format!("\nWrote {}\n", path.display()));
+            let written = args.html.as_ref().map(|path| format!("\nWrote {}\n", Printable(&path.display().to_string())));
             table::text(&report, args.all) + &written.unwrap_or_default()
         }
     };
     if !args.json {
         report.notes.iter().for_each(|text| note(text));
+    }
+    if args.csv {
+        report.failed.iter().for_each(|failed| note(&table::failed(failed)));
+        report.problems.iter().skip(1).for_each(|problem| note(problem));
     }
     Ok(Outcome { text, exit: exit(&report, args) })
 }

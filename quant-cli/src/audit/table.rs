@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use quant_core::error::Printable;
 
-use super::report::{LayerRow, Metrics, Report, SchemeReport, TensorRow};
+use super::report::{Failed, LayerRow, Metrics, Report, SchemeReport, TensorRow};
 use crate::report::{bold, table};
 use crate::size::{bytes, count, duration};
 
@@ -59,7 +59,7 @@ pub fn cost(scheme: &SchemeReport) -> String {
 }
 
 fn scheme_text(scheme: &SchemeReport, is_named: bool, all: bool) -> String {
-    let name = if is_named { format!(", {}", scheme.scheme) } else { String::new() };
+    let name = if is_named { format!(", {}", Printable(&scheme.scheme)) } else { String::new() };
     let mut text = String::new();
     if scheme.compared == 0 {
         return "\n Nothing could be compared.\n".into();
@@ -98,7 +98,7 @@ fn aggregates<'a>(what: &str, rows: impl Iterator<Item = (String, usize, &'a Met
 fn compared(report: &Report) -> String {
     let mut text = format!("\n{}\n", bold("By layer"));
     for scheme in report.schemes.iter().filter(|s| !s.model.exact) {
-        let _ = write!(text, " {}\n{}", scheme.scheme, sparkline(&scheme.layers));
+        let _ = write!(text, " {}\n{}", Printable(&scheme.scheme), sparkline(&scheme.layers));
     }
     let _ = writeln!(text, "\n{}", bold("Error % by role (--all lists every tensor)"));
     let mut roles: Vec<&str> = Vec::new();
@@ -181,12 +181,14 @@ fn lists(report: &Report) -> String {
     list("Missing in the candidate", report.missing.clone());
     list("Only in the candidate", report.extra.clone());
     list("Skipped", report.skipped.iter().map(|s| format!("{}: {}", s.name, s.reason)).collect());
-    let failed = |f: &super::report::Failed| {
-        let value = f.value.map_or("infinite".into(), |v| format!("{v:.6}"));
-        format!("{} ({}): {} is {value} ({})", f.tensor, f.scheme, f.metric, f.condition)
-    };
     list("Conditions that hold (--fail-if)", report.failed.iter().map(failed).collect());
     text
+}
+
+/// A condition that holds, in a line.
+pub fn failed(f: &Failed) -> String {
+    let value = f.value.map_or("infinite".into(), |v| format!("{v:.6}"));
+    format!("{} ({}): {} is {value} ({})", f.tensor, f.scheme, f.metric, f.condition)
 }
 
 /// How much was compared, and how fast.
@@ -215,7 +217,7 @@ fn percent(m: &Metrics) -> String {
 
 /// The expected error of outputs, if it is known.
 fn output(m: &Metrics) -> String {
-    m.output_error.map_or("–".into(), |v| format!("{:.3}", 100.0 * v))
+    m.output_error.map_or("–".into(), |v| if v.is_finite() { format!("{:.3}", 100.0 * v) } else { "∞".into() })
 }
 
 fn decibels(m: &Metrics) -> String {

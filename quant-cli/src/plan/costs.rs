@@ -84,7 +84,7 @@ fn of_tensor(
             total.merge(&read.under(scheme, matches!(scheme, Scheme::Ggml(_)), backend).map_err(named)?);
         }
     }
-    let error = |stats: &ErrorStats| stats.output_error().or(stats.relative()).unwrap_or(1.0);
+    let error = |stats: &ErrorStats| stats.output_error().or(stats.relative()).filter(|error| error.is_finite()).unwrap_or(1.0);
     let errors = stats.into_iter().map(|(scheme, stats)| ((index, scheme.clone()), error(&stats))).collect();
     let all = source.tensors()[index].n_elements();
     Ok((errors, rows.len() as u64 * columns, all))

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use quant_core::allocate::{self, Candidate};
+use quant_core::error::Printable;
 use quant_core::mix::Ftype;
 use quant_core::plan::{Plan, Planned};
 use quant_core::recipe::{Recipe, pattern};
@@ -86,7 +87,8 @@ pub fn run(args: &PlanArgs) -> Result<Outcome> {
     for text in &report.notes {
         note(text);
     }
-    let next = args.recipe.as_ref().map(|path| format!("Wrote {}. Next: {}\n", path.display(), planner.next(path, &open)));
+    let next =
+        args.recipe.as_ref().map(|path| format!("Wrote {}. Next: {}\n", Printable(&path.display().to_string()), planner.next(path, &open, &report)));
     Ok(Outcome::ok(if args.json { json(&report)? } else { report.text() + &next.unwrap_or_default() }))
 }
 
@@ -106,11 +108,11 @@ fn scheme(text: &str) -> Result<Scheme> {
     text.parse().map_err(|e: quant_core::scheme::BadScheme| Error::request(format!("--schemes: {e}")))
 }
 
-/// A pattern and how many times errors count.
+/// A pattern and how many times errors count. Extreme factors would leave no digits of the others.
 fn factor(text: &str) -> Result<(Regex, f64)> {
-    let bad = || Error::request(format!("--weight '{text}': needs REGEX=FACTOR, the factor above 0"));
+    let bad = || Error::request(format!("--weight '{text}': needs REGEX=FACTOR, a factor from 1e-6 to 1e6"));
     let (name, factor) = text.rsplit_once('=').ok_or_else(bad)?;
-    let factor: f64 = factor.parse().ok().filter(|v: &f64| v.is_finite() && *v > 0.0).ok_or_else(bad)?;
+    let factor: f64 = factor.parse().ok().filter(|v: &f64| (1e-6..=1e6).contains(v)).ok_or_else(bad)?;
     Ok((pattern(name).map_err(|e| Error::request(format!("--weight: {e}")))?, factor))
 }
 
@@ -167,7 +169,7 @@ impl Planner<'_> {
 
     /// The tensors whose type is to be chosen: those that the base quantizes.
     fn choices(&self, schemes: &[Scheme], weights: &[(Regex, f64)]) -> Result<Vec<Open>> {
-        let is_weighted = self.beside.importance.is_some();
+        let importance = self.beside.importance.as_ref();
         let layers: BTreeSet<u64> = self.base.tensors.iter().filter_map(|t| layer_of(&t.name)).collect();
         let parts: Vec<_> = self.base.tensors.iter().map(|t| (part_of(&t.name, t.role), t.n_elements())).collect();
         let mut open = Vec::new();
@@ -175,6 +177,7 @@ impl Planner<'_> {
             if t.copied || t.n_elements() == 0 {
                 continue;
             }
+            let is_weighted = importance.is_some_and(|matrix| matrix.n_values(&t.name).is_some());
             let fits = |s: &&Scheme| s.codec(&t.shape).is_ok() && (is_weighted || !matches!(s, Scheme::Ggml(ty) if ty.needs_importance()));
             let fitting: Vec<Scheme> = schemes.iter().filter(fits).copied().collect();
             if fitting.is_empty() && !t.scheme.is_quantized() {
@@ -183,6 +186,9 @@ impl Planner<'_> {
             if fitting.is_empty() {
                 let text = schemes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
                 let problem = match schemes.iter().any(|s| s.codec(&t.shape).is_ok()) {
+                    true if importance.is_some() => {
+                        format!("{text} needs importance, and the matrix has no entry of it; add a type that needs none, such as q4_k")
+                    }
                     true => format!("{text} needs an importance matrix (--imatrix)"),
                     false => format!("its shape {:?} fits none of {text}", t.shape),
                 };
@@ -211,23 +217,33 @@ impl Planner<'_> {
     }
 
     /// The command that follows the plan.
-    fn next(&self, recipe: &Path, open: &[Open]) -> String {
-        let from = |o: &Open| self.base.tensors[o.place].from;
+    fn next(&self, recipe: &Path, open: &[Open], report: &Report) -> String {
         // What convert refuses without being asked: a mix for what is quantized, anything for what ggml quantized.
-        let is_again = |o: &Open| if self.is_gguf { from(o).is_quantized() } else { matches!(from(o), Scheme::Ggml(_)) };
+        let is_again = |(o, row): (&Open, &TensorRow)| {
+            let from = self.base.tensors[o.place].from;
+            let is_quantized = if self.is_gguf { from.is_quantized() } else { matches!(from, Scheme::Ggml(_)) };
+            is_quantized && from.to_string() != row.scheme
+        };
         let ending = if self.is_gguf { "gguf" } else { "bqt" };
         let mut words = vec!["quant convert".to_owned(), shell(&self.args.model), format!("OUTPUT.{ending} --recipe"), shell(recipe)];
         words.extend(self.args.imatrix.iter().map(|path| format!("--imatrix {}", shell(path))));
-        words.extend(open.iter().any(is_again).then(|| "--allow-requantize".to_owned()));
+        words.extend(open.iter().zip(&report.tensors).any(is_again).then(|| "--allow-requantize".to_owned()));
         words.join(" ")
     }
 }
 
-/// A path as a word for the shell.
+/// A path as a word for the shell: as it is, in quotes, or with escapes where characters cannot be shown.
 fn shell(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let is_plain = !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "/._-+:,@%=".contains(c));
-    if is_plain { text.into_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let dashed = if bytes.starts_with(b"-") { "./" } else { "" };
+    match path.to_str().filter(|text| Printable(text).to_string() == *text) {
+        Some(text) if !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "/._-+:,@%=".contains(c)) => format!("{dashed}{text}"),
+        Some(text) => format!("'{dashed}{}'", text.replace('\'', r"'\''")),
+        None => {
+            let escaped = |b: &u8| if b.is_ascii_alphanumeric() || b"/._- ".contains(b) { (*b as char).to_string() } else { format!("\\{b:03o}") };
+            format!("$'{dashed}{}'", bytes.iter().map(escaped).collect::<String>())
+        }
+    }
 }
 
 /// Which schemes of which tensors are to be measured.
@@ -279,19 +295,43 @@ impl Planner<'_> {
             (_, Some(bits)) => (bits / 8.0 * self.base.n_elements() as f64) as u64,
             _ => 0,
         };
-        let budget = total.saturating_sub(others);
-        let found = allocate::within_bytes(&candidates, budget).map_err(|e| {
+        let too_small = || {
             let least: u64 = candidates.iter().filter_map(|c| c.iter().map(|c| c.bytes).min()).sum::<u64>() + others;
             let bits = least as f64 * 8.0 / self.base.n_elements().max(1) as f64;
-            match e {
-                Error::Request(_) => Error::request(match beside {
-                    Some(beside) => format!("the target is too small: with these types the file has at least {} bytes", least + beside),
-                    None => format!("the target is too small: these types, with what is not quantized, need {bits:.2} bits a weight at least"),
-                }),
-                other => other,
+            Error::request(match beside {
+                Some(beside) => format!("the target is too small: with these types the file has at least {} bytes", least + beside),
+                None => format!("the target is too small: these types, with what is not quantized, need {bits:.2} bits a weight at least"),
+            })
+        };
+        let mut total = total;
+        loop {
+            let budget = total.saturating_sub(others);
+            let found = allocate::within_bytes(&candidates, budget).map_err(|e| if let Error::Request(_) = e { too_small() } else { e })?;
+            // What lies between tensors depends on their sizes: if that is more than was thought, the tensors get less.
+            let over = match self.args.target_size {
+                Some(size) => self.file_bytes(open, &found.choice)?.unwrap_or_default().saturating_sub(size),
+                None => 0,
+            };
+            if over == 0 {
+                return Ok(Solution { choice: found.choice, error: found.error, bound: found.bound, budget: Some(total) });
             }
-        })?;
-        Ok(Solution { choice: found.choice, error: found.error, bound: found.bound, budget: Some(total) })
+            total = total.saturating_sub(over);
+        }
+    }
+
+    /// The bytes of the GGUF file that a choice gives; none for BQT.
+    fn file_bytes(&self, open: &[Open], choice: &[usize]) -> Result<Option<u64>> {
+        if !self.is_gguf {
+            return Ok(None);
+        }
+        let exactly = |name: &str| pattern(&format!("^{}$", regex::escape(name)));
+        let chosen = open.iter().zip(choice).map(|(o, &choice)| (&self.base.tensors[o.place].name, o.schemes[choice]));
+        let kept = self.kept(open).filter(|t| matches!(t.scheme, Scheme::Ggml(_))).map(|t| (&t.name, t.scheme));
+        let mut request = Request { target: Target::Gguf, ..self.mix_request(BASE)? };
+        if let Some(mix) = &mut request.mix {
+            mix.options.rules = chosen.chain(kept).map(|(name, scheme)| Ok((exactly(name)?, scheme))).collect::<Result<_>>()?;
+        }
+        Ok(Some(convert::size(&self.checkpoint, &self.planned(&request)?, &request)?))
     }
 
     /// The tensors whose type is not chosen.
@@ -300,7 +340,7 @@ impl Planner<'_> {
         self.base.tensors.iter().enumerate().filter(move |(place, _)| !chosen.contains(place)).map(|(_, t)| t)
     }
 
-    /// Bytes of the file that are no tensors.
+    /// Bytes of the file that are no tensors, about: what lies between tensors depends on their types.
     fn beside_tensors(&self) -> Result<u64> {
         let request = match self.is_gguf {
             true => Request { target: Target::Gguf, ..self.mix_request(BASE)? },
@@ -346,7 +386,7 @@ impl Planner<'_> {
             weights: n,
             budget: solved.budget,
             bytes,
-            file_bytes: self.is_gguf.then(|| self.beside_tensors()).transpose()?.map(|beside| bytes + beside),
+            file_bytes: self.file_bytes(open, &solved.choice)?,
             bits_per_weight: bytes as f64 * 8.0 / n.max(1) as f64,
             error: (solved.error / total_weight).sqrt(),
             gap: gap.max(0.0),
@@ -400,4 +440,23 @@ fn write(args: &PlanArgs, path: &Path, text: &str) -> Result<()> {
     let staged = Staged::file(path, text.len() as u64, args.force, &inputs(args)?)?;
     staged.write_at(0, 0, text.as_bytes())?;
     staged.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_words_of_the_shell() {
+        for (path, word) in [
+            ("a/b-1.gguf", "a/b-1.gguf"),
+            ("-odd", "./-odd"),
+            ("a 'b'", r"'a '\''b'\'''"),
+            ("-a b", "'./-a b'"),
+            ("a\u{1b}[31m", r"$'a\033\13331m'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell(Path::new(path)), word);
+        }
+    }
 }

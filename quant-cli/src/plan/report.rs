@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use quant_core::Scheme;
 use quant_core::error::Printable;
 use serde::Serialize;
 
@@ -154,9 +155,11 @@ impl Report {
             let patterns: Vec<String> = self.keep_patterns.iter().map(|text| quoted(text)).collect();
             let _ = writeln!(text, "\nkeep = [{}]", patterns.join(", "));
         }
-        for t in &self.tensors {
-            let name = quoted(&format!("^{}$", regex::escape(&t.name)));
-            let _ = write!(text, "\n[[tensor]]\nmatch = {name}\ntype = \"{}\"\n", t.scheme);
+        // Without a rule the mix could give another type to what has a type of ggml already.
+        let kept = self.kept.iter().filter(|t| mix.is_some() && matches!(t.scheme.parse(), Ok(Scheme::Ggml(_)))).map(|t| (&t.name, &t.scheme));
+        for (name, scheme) in self.tensors.iter().map(|t| (&t.name, &t.scheme)).chain(kept) {
+            let name = quoted(&format!("^{}$", regex::escape(name)));
+            let _ = write!(text, "\n[[tensor]]\nmatch = {name}\ntype = \"{scheme}\"\n");
         }
         text
     }

@@ -141,19 +141,20 @@ impl ErrorStats {
         self.predicted.filter(|[.., n]| *n > 0.0).map(|[noise, _, n]| (noise / n).sqrt())
     }
 
-    /// Σe² / Σs²/12. None without steps, or where all are 0.
+    /// Σe² / Σs²/12. None without steps, or where all are 0 and there is no error; infinite if there is one.
     pub fn noise_ratio(&self) -> Option<f64> {
-        self.predicted.filter(|[noise, ..]| *noise > 0.0).map(|[noise, e2, _]| e2 / noise)
+        self.predicted.and_then(|[noise, e2, _]| share(e2, noise))
     }
 
     /// √(Σh·e² / Σh·w²): the expected relative error of X·W, if h is the mean square of X's columns and these are uncorrelated.
+    /// None where both sums are 0, infinite where only that of the weights is.
     pub fn output_error(&self) -> Option<f64> {
-        self.weighted.and_then(|[e, w]| (w > 0.0).then(|| (e / w).sqrt()))
+        self.weighted.and_then(|[e, w]| share(e, w)).map(f64::sqrt)
     }
 
-    /// ‖XE‖/‖XW‖; none where all outputs are 0.
+    /// ‖XE‖/‖XW‖; none where all outputs are 0 and stay so, infinite where they do not.
     pub fn activation_error(&self) -> Option<f64> {
-        self.activated.and_then(|[e, w]| (w > 0.0).then(|| (e / w).sqrt()))
+        self.activated.and_then(|[e, w]| share(e, w)).map(f64::sqrt)
     }
 
     /// Adds the errors of the next blocks of the same tensor, one after the other: where slabs begin makes no difference.
@@ -231,6 +232,11 @@ fn sum<const N: usize>(a: Option<[f64; N]>, b: Option<[f64; N]>) -> Option<[f64;
         (Some(a), Some(b)) => Some(std::array::from_fn(|i| a[i] + b[i])),
         (a, b) => a.or(b),
     }
+}
+
+/// a/b; none of two zeros.
+fn share(a: f64, b: f64) -> Option<f64> {
+    (a > 0.0 || b > 0.0).then(|| a / b)
 }
 
 /// √(error/weights): 0 without error, none without weights.
