@@ -164,12 +164,12 @@ fn a_file_that_is_no_metadata_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (file, out) = (dir.path().join("more.json"), dir.path().join("out.gguf"));
     let model = here("data/tiny-llama");
-    let large = " ".repeat((1 << 20) + 1);
+    let large = " ".repeat((1 << 24) + 1);
     for (content, problem) in [
         (&b"{"[..], "cannot be read as JSON"),
         (b"[1]", "no object"),
         (b"\xff", "not UTF-8"),
-        (large.as_bytes(), "found 1048577 bytes, at most 1048576"),
+        (large.as_bytes(), "found 16777217 bytes, at most 16777216"),
     ] {
         std::fs::write(&file, content).unwrap();
         let args = ["convert", model.to_str().unwrap(), out.to_str().unwrap(), "--metadata", file.to_str().unwrap()];
