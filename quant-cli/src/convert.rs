@@ -22,7 +22,7 @@ use crate::audit::tried::converted;
 use crate::inspect::shape;
 use crate::progress::Progress;
 use crate::recipe::{RecipeFile, unmatched};
-use crate::report::{self, Outcome, bold, note, table};
+use crate::report::{self, Outcome, and_more, bold, note, table};
 use crate::size::{bytes, count, duration};
 use crate::{audit, device, mix, model};
 
@@ -70,12 +70,9 @@ pub fn fallbacks<'a>(tensors: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<S
 
 /// A line for each reason, with the first name and how many there are.
 fn by_reason<'a>(tensors: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
-    let mut reasons: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
+    let mut reasons: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
     tensors.for_each(|(name, reason)| reasons.entry(reason).or_insert((0, name)).0 += 1);
-    let shown = |(reason, (n, first)): (&str, (u64, &str))| {
-        let more = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
-        format!("{reason} ({}{more})", quant_core::error::Printable(first))
-    };
+    let shown = |(reason, (n, first)): (&str, (usize, &str))| format!("{reason} ({}{})", quant_core::error::Printable(first), and_more(n - 1));
     reasons.into_iter().map(shown).collect()
 }
 

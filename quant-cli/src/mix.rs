@@ -11,6 +11,7 @@ use quant_formats::gguf::{Edit, Entry, Kind, Mix};
 
 use crate::args::{ConvertArgs, option_file};
 use crate::recipe::unmatched;
+use crate::report::and_more;
 
 /// An importance matrix and the path of its file.
 pub type Importance = (std::sync::Arc<ImportanceMatrix>, String);
@@ -91,10 +92,7 @@ pub fn notes(mix: &Mix, checkpoint: &Checkpoint, plan: &Plan) -> Vec<String> {
     let lacks = |t: &&Planned| !t.copied && matches!(t.scheme, Scheme::Ggml(_)) && t.importance.is_none();
     let mut lacking = plan.tensors.iter().filter(lacks);
     if let (Some((_, path)), Some(first)) = (&mix.importance, lacking.next()) {
-        let more = match lacking.count() {
-            0 => String::new(),
-            n => format!(" and {n} more"),
-        };
+        let more = and_more(lacking.count());
         notes.push(format!("{}{more}: quantized without importance, as {path} has no entry that may be used", first.name));
     }
     notes

@@ -57,25 +57,26 @@ impl RecipeFile {
     /// Refuses a recipe that was made for another model, or for other names: what it says of tensors would go unheard.
     ///
     /// # Errors
-    /// If the model has another number of weights than the recipe says, or no rule matches a tensor.
+    /// If no rule matches a tensor, or the model has another number of weights than the recipe says and is not pruned.
     pub fn refuse_other(&self, request: &Request, checkpoint: &Checkpoint, plan: &Plan) -> Result<()> {
         let of_mix = request.mix.iter().flat_map(|mix| mix.options.rules.iter().map(|(pattern, _)| pattern));
         let patterns: Vec<&Regex> = request.recipe.rules.iter().map(|rule| &rule.pattern).chain(of_mix).collect();
         let matches = |pattern: &&Regex| checkpoint.tensors.iter().any(|t| pattern.is_match(&t.name));
-        match (patterns.first(), checkpoint.tensors.first()) {
-            (Some(pattern), Some(tensor)) if !patterns.iter().any(matches) => {
-                return Err(Error::file(&self.path, other_names(pattern, &tensor.name)));
-            }
-            _ => {}
+        if let (Some(pattern), Some(tensor)) = (patterns.first(), checkpoint.tensors.first())
+            && !patterns.iter().any(matches)
+        {
+            return Err(Error::file(&self.path, other_names(pattern, &tensor.name)));
         }
         let (found, is_pruned) = (plan.n_elements(), request.mix.as_ref().is_some_and(|mix| !mix.prune_layers.is_empty()));
-        match self.text.parameters {
-            Some(needed) if needed != found && found > 0 && !is_pruned => {
-                let problem = format!("was made for a model of {needed} weights, found {found} in {}", checkpoint.path.display());
-                Err(Error::file(&self.path, format!("{problem}; plan this model, or remove 'parameters' to use it all the same")))
-            }
-            _ => Ok(()),
+        if let Some(needed) = self.text.parameters
+            && needed != found
+            && found > 0
+            && !is_pruned
+        {
+            let problem = format!("was made for a model of {needed} weights, found {found} in {}", checkpoint.path.display());
+            return Err(Error::file(&self.path, format!("{problem}; plan this model, or remove 'parameters' to use it all the same")));
         }
+        Ok(())
     }
 }
 

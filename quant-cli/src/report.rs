@@ -71,6 +71,16 @@ pub fn note(text: &str) {
     let _ = writeln!(anstream::stderr(), "{yellow}note{yellow:#}: {text}");
 }
 
+/// ` and 3 more`; nothing of none.
+pub fn and_more(n: usize) -> String {
+    if n == 0 { String::new() } else { format!(" and {n} more") }
+}
+
+/// `1 tensor`, `2 tensors`.
+pub fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 /// Text in bold, on a terminal.
 pub fn bold(text: &str) -> String {
     let bold = anstyle::Style::new().bold();

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::audit::{self, ErrorStats, Ordered};
 use crate::backend::{Backend, Cpu, Failure, Target};
-use crate::codec::{Fill, Known, Slab, Tally, Unfit, slab_granule};
+use crate::codec::{Fill, Known, Slab, Tally, Unfit, cut, slab_granule};
 use crate::plan::{PartFill, Plan, Planned};
 use crate::sink::{Observer, Sink};
 use crate::source::{Source, is_unrounded};
@@ -160,7 +160,7 @@ impl<'a> Pass<'a> {
         if planned.copied {
             let pieces = planned.parts.iter().enumerate().flat_map(|(part, p)| {
                 let bytes = if p.fill == PartFill::Copied { p.n_bytes } else { 0 };
-                steps(bytes, COPY).map(move |bytes| (part, bytes))
+                cut(0..bytes, COPY).map(move |bytes| (part, bytes))
             });
             return Box::new(pieces.map(move |(part, bytes)| Ok(Job::Copy { tensor: index, source: planned.source, part, bytes })));
         }
@@ -168,7 +168,7 @@ impl<'a> Pass<'a> {
             Ok(work) => {
                 let work = Arc::new(work);
                 let slab = self.slab_of(&work);
-                Box::new(steps(planned.n_elements(), slab).map(move |range| Ok(Job::Encode(work.clone(), range))))
+                Box::new(cut(0..planned.n_elements(), slab).map(move |range| Ok(Job::Encode(work.clone(), range))))
             }
             Err(e) => Box::new(std::iter::once(Err(e))),
         }
@@ -243,7 +243,7 @@ impl<'a> Pass<'a> {
 
     fn scan_one(&self, work: &Work<'_>, keep_unfit: bool, observer: &dyn Observer) -> Result<std::result::Result<Known, Unfit>> {
         let mut scan = work.to.scan(self.slab).unwrap_or_else(|| Box::new(TryScan(work)));
-        let slabs: Vec<Range<u64>> = steps(work.planned.n_elements(), self.slab_of(work)).collect();
+        let slabs: Vec<Range<u64>> = cut(0..work.planned.n_elements(), self.slab_of(work)).collect();
         for batch in slabs.chunks(self.pool.current_num_threads()) {
             let measure = |range: &Range<u64>| {
                 if observer.cancelled() {
@@ -296,11 +296,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// The granule of a planned tensor's slabs.
 pub(crate) fn granule_of(planned: &Planned) -> Result<u64> {
     Ok(slab_granule(planned.codec()?.granule()))
-}
-
-/// Cuts `0..n` into pieces of `step`.
-pub(crate) fn steps(n: u64, step: u64) -> impl Iterator<Item = Range<u64>> + Send {
-    (0..n.div_ceil(step)).map(move |i| i * step..((i + 1) * step).min(n))
 }
 
 /// Encodes a whole tensor that is in memory: its parts, in order. For tests, tools and small tensors.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use quant_core::error::Printable;
 
 use super::report::{Failed, LayerRow, Metrics, Report, SchemeReport, TensorRow};
-use crate::report::{bold, table};
+use crate::report::{bold, counted, table};
 use crate::size::{bytes, count, duration};
 
 /// Tensors that are listed without `--all`.
@@ -200,11 +200,6 @@ fn closing(report: &Report) -> String {
     let (compared, problems) = (counted(compared, "tensor"), counted(problems, "problem"));
     let counts = format!("{compared} compared, {skipped} skipped, {missing} missing, {extra} extra, {problems}");
     format!("\n {counts}; in {} ({}/s of f32)\n", duration(report.seconds), bytes(rate as u64))
-}
-
-/// `1 tensor`, `2 tensors`.
-fn counted(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 fn figures(m: &Metrics) -> Vec<String> {

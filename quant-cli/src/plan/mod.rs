@@ -3,6 +3,7 @@
 pub mod args;
 mod costs;
 mod report;
+mod shell;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -28,7 +29,7 @@ use crate::audit::tried::mix;
 use crate::device;
 use crate::progress::Progress;
 use crate::recipe::unmatched;
-use crate::report::{Outcome, json, note};
+use crate::report::{Outcome, and_more, json, note};
 use args::PlanArgs;
 use costs::Costs;
 use report::{KeptRow, MixRow, Report, TensorRow};
@@ -44,7 +45,7 @@ struct Planner<'a> {
     /// Whether the recipe is for GGUF.
     is_gguf: bool,
     /// What is not to be quantized.
-    kept: Vec<Regex>,
+    keep: Vec<Regex>,
     beside: Beside,
     checkpoint: Checkpoint,
     /// What every tensor becomes before anything is chosen.
@@ -79,7 +80,7 @@ pub fn run(args: &PlanArgs) -> Result<Outcome> {
     progress.finish();
     planner.checkpoint.check_unchanged()?;
     let mut report = planner.report(&open, &costs, &fixed)?;
-    report.notes.extend(without_a_match(&planner.base, weights.iter().map(|(pattern, _)| pattern).chain(&planner.kept)));
+    report.notes.extend(without_a_match(&planner.base, weights.iter().map(|(pattern, _)| pattern).chain(&planner.keep)));
     report.notes.extend(device::remarks(backend));
     if let Some(path) = &args.recipe {
         write(args, path, &report.recipe(planner.is_gguf.then_some(BASE)))?;
@@ -127,21 +128,21 @@ fn open(args: &PlanArgs, is_gguf: bool) -> Result<Checkpoint> {
 }
 
 /// What a conversion to a mix, or without one to a scheme, would be asked.
-fn request(mix: Option<Mix>, scheme: Option<Scheme>, kept: &[Regex]) -> Request {
-    let recipe = Recipe { default: scheme, keep: kept.to_vec(), ..Recipe::default() };
+fn request(mix: Option<Mix>, scheme: Option<Scheme>, keep: &[Regex]) -> Request {
+    let recipe = Recipe { default: scheme, keep: keep.to_vec(), ..Recipe::default() };
     Request { allow_requantize: true, mix, recipe, ..Request::new(Target::Bqt) }
 }
 
 impl Planner<'_> {
     fn new<'a>(args: &'a PlanArgs, schemes: &[Scheme]) -> Result<Planner<'a>> {
         let is_gguf = schemes.iter().all(|s| ggml::id_of(*s).is_some());
-        let kept = args.keep.iter().map(|text| pattern(text)).collect::<Result<Vec<_>>>()?;
+        let keep = args.keep.iter().map(|text| pattern(text)).collect::<Result<Vec<_>>>()?;
         let importance = args.imatrix.as_deref().map(|path| ImportanceMatrix::open(path, args.io.into())).transpose()?;
         let checkpoint = open(args, is_gguf)?;
-        let mut planner = Planner { args, is_gguf, kept, beside: Beside { importance, activations: None }, checkpoint, base: Plan::default() };
+        let mut planner = Planner { args, is_gguf, keep, beside: Beside { importance, activations: None }, checkpoint, base: Plan::default() };
         planner.base = match is_gguf {
             true => planner.mix(BASE)?,
-            false => planner.planned(&request(None, Some(schemes[0]), &planner.kept))?,
+            false => planner.planned(&request(None, Some(schemes[0]), &planner.keep))?,
         };
         Ok(planner)
     }
@@ -154,7 +155,7 @@ impl Planner<'_> {
     fn mix_request(&self, name: &str) -> Result<Request> {
         let ftype: Ftype = name.parse().map_err(|_| Error::request(format!("there is no mix '{name}'")))?;
         let path = self.args.imatrix.as_ref().map(|path| path.to_string_lossy().into_owned());
-        Ok(request(Some(mix(ftype, false, self.beside.importance.clone().zip(path))), None, &self.kept))
+        Ok(request(Some(mix(ftype, false, self.beside.importance.clone().zip(path))), None, &self.keep))
     }
 
     fn mix(&self, name: &str) -> Result<Plan> {
@@ -225,24 +226,10 @@ impl Planner<'_> {
             is_quantized && from.to_string() != row.scheme
         };
         let ending = if self.is_gguf { "gguf" } else { "bqt" };
-        let mut words = vec!["quant convert".to_owned(), shell(&self.args.model), format!("OUTPUT.{ending} --recipe"), shell(recipe)];
-        words.extend(self.args.imatrix.iter().map(|path| format!("--imatrix {}", shell(path))));
+        let mut words = vec!["quant convert".to_owned(), shell::word(&self.args.model), format!("OUTPUT.{ending} --recipe"), shell::word(recipe)];
+        words.extend(self.args.imatrix.iter().map(|path| format!("--imatrix {}", shell::word(path))));
         words.extend(open.iter().zip(&report.tensors).any(is_again).then(|| "--allow-requantize".to_owned()));
         words.join(" ")
-    }
-}
-
-/// A path as a word for the shell: as it is, in quotes, or with escapes where characters cannot be shown.
-fn shell(path: &Path) -> String {
-    let bytes = path.as_os_str().as_encoded_bytes();
-    let dashed = if bytes.starts_with(b"-") { "./" } else { "" };
-    match path.to_str().filter(|text| Printable(text).to_string() == *text) {
-        Some(text) if !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "/._-+:,@%=".contains(c)) => format!("{dashed}{text}"),
-        Some(text) => format!("'{dashed}{}'", text.replace('\'', r"'\''")),
-        None => {
-            let escaped = |b: &u8| if b.is_ascii_alphanumeric() || b"/._- ".contains(b) { (*b as char).to_string() } else { format!("\\{b:03o}") };
-            format!("$'{dashed}{}'", bytes.iter().map(escaped).collect::<String>())
-        }
     }
 }
 
@@ -267,6 +254,8 @@ struct Solution {
     bound: f64,
     /// The most bytes of tensors, if that is the limit.
     budget: Option<u64>,
+    /// The bytes of the GGUF file; none for BQT.
+    file_bytes: Option<u64>,
 }
 
 fn bytes_of(t: &Planned, scheme: Scheme) -> Result<u64> {
@@ -286,9 +275,10 @@ impl Planner<'_> {
             let found = allocate::within_error(&candidates, limit * limit * total_weight);
             let found =
                 found.map_err(|_| Error::request(format!("--max-error: no choice of these types has an error of {} % or less", 100.0 * limit)))?;
-            return Ok(Solution { choice: found.choice, error: found.error, bound: found.bound as f64, budget: None });
+            let file_bytes = self.file_bytes(open, &found.choice)?;
+            return Ok(Solution { choice: found.choice, error: found.error, bound: found.bound as f64, budget: None, file_bytes });
         }
-        let others = self.kept(open).map(Planned::n_bytes).sum::<u64>();
+        let others = self.not_chosen(open).map(Planned::n_bytes).sum::<u64>();
         let beside = self.args.target_size.map(|_| self.beside_tensors()).transpose()?;
         let total = match (self.args.target_size, self.args.target_bpw) {
             (Some(size), _) => size.saturating_sub(beside.unwrap_or_default()),
@@ -307,13 +297,11 @@ impl Planner<'_> {
         loop {
             let budget = total.saturating_sub(others);
             let found = allocate::within_bytes(&candidates, budget).map_err(|e| if let Error::Request(_) = e { too_small() } else { e })?;
+            let file_bytes = self.file_bytes(open, &found.choice)?;
             // What lies between tensors depends on their sizes: if that is more than was thought, the tensors get less.
-            let over = match self.args.target_size {
-                Some(size) => self.file_bytes(open, &found.choice)?.unwrap_or_default().saturating_sub(size),
-                None => 0,
-            };
+            let over = file_bytes.zip(self.args.target_size).map_or(0, |(found, size)| found.saturating_sub(size));
             if over == 0 {
-                return Ok(Solution { choice: found.choice, error: found.error, bound: found.bound, budget: Some(total) });
+                return Ok(Solution { choice: found.choice, error: found.error, bound: found.bound, budget: Some(total), file_bytes });
             }
             total = total.saturating_sub(over);
         }
@@ -324,18 +312,24 @@ impl Planner<'_> {
         if !self.is_gguf {
             return Ok(None);
         }
-        let exactly = |name: &str| pattern(&format!("^{}$", regex::escape(name)));
-        let chosen = open.iter().zip(choice).map(|(o, &choice)| (&self.base.tensors[o.place].name, o.schemes[choice]));
-        let kept = self.kept(open).filter(|t| matches!(t.scheme, Scheme::Ggml(_))).map(|t| (&t.name, t.scheme));
         let mut request = Request { target: Target::Gguf, ..self.mix_request(BASE)? };
         if let Some(mix) = &mut request.mix {
-            mix.options.rules = chosen.chain(kept).map(|(name, scheme)| Ok((exactly(name)?, scheme))).collect::<Result<_>>()?;
+            let rule = |(name, scheme): (&str, Scheme)| Ok((pattern(&exactly(name))?, scheme));
+            mix.options.rules = self.rules(open, choice).map(rule).collect::<Result<_>>()?;
         }
         Ok(Some(convert::size(&self.checkpoint, &self.planned(&request)?, &request)?))
     }
 
+    /// What the recipe says of tensors: the choice; and of what has a type of ggml already that it keeps it, as the mix counts tensors
+    /// that no rule names, and could give them another one.
+    fn rules<'a>(&'a self, open: &'a [Open], choice: &'a [usize]) -> impl Iterator<Item = (&'a str, Scheme)> {
+        let chosen = open.iter().zip(choice).map(|(o, &choice)| (self.base.tensors[o.place].name.as_str(), o.schemes[choice]));
+        let is_kept = |t: &&Planned| self.is_gguf && matches!(t.scheme, Scheme::Ggml(_));
+        chosen.chain(self.not_chosen(open).filter(is_kept).map(|t| (t.name.as_str(), t.scheme)))
+    }
+
     /// The tensors whose type is not chosen.
-    fn kept<'a>(&'a self, open: &[Open]) -> impl Iterator<Item = &'a Planned> {
+    fn not_chosen<'a>(&'a self, open: &[Open]) -> impl Iterator<Item = &'a Planned> {
         let chosen: BTreeSet<usize> = open.iter().map(|o| o.place).collect();
         self.base.tensors.iter().enumerate().filter(move |(place, _)| !chosen.contains(place)).map(|(_, t)| t)
     }
@@ -344,7 +338,7 @@ impl Planner<'_> {
     fn beside_tensors(&self) -> Result<u64> {
         let request = match self.is_gguf {
             true => Request { target: Target::Gguf, ..self.mix_request(BASE)? },
-            false => request(None, Some(Scheme::Int8), &self.kept),
+            false => request(None, Some(Scheme::Int8), &self.keep),
         };
         // What the index of a BQT file says of a tensor, and the zeros between its parts, depend on the scheme: room for the longest.
         let room = if self.is_gguf { 0 } else { 2048 * self.base.tensors.len() as u64 };
@@ -371,7 +365,7 @@ impl Planner<'_> {
             });
         }
         let kept: Vec<KeptRow> =
-            self.kept(open).map(|t| KeptRow { name: t.name.clone(), scheme: t.scheme.to_string(), bytes: t.n_bytes() }).collect();
+            self.not_chosen(open).map(|t| KeptRow { name: t.name.clone(), scheme: t.scheme.to_string(), bytes: t.n_bytes() }).collect();
         let n = base.n_elements();
         let bytes = tensors.iter().map(|t| t.bytes).chain(kept.iter().map(|t| t.bytes)).sum::<u64>();
         let mixes = fixed.iter().filter_map(|(name, plan)| mix_row(name, plan, base, open, costs, total_weight, n)).collect();
@@ -386,7 +380,7 @@ impl Planner<'_> {
             weights: n,
             budget: solved.budget,
             bytes,
-            file_bytes: self.file_bytes(open, &solved.choice)?,
+            file_bytes: solved.file_bytes,
             bits_per_weight: bytes as f64 * 8.0 / n.max(1) as f64,
             error: (solved.error / total_weight).sqrt(),
             gap: gap.max(0.0),
@@ -397,6 +391,7 @@ impl Planner<'_> {
             tensors,
             kept,
             keep_patterns: args.keep.clone(),
+            rules: self.rules(open, &solved.choice).map(|(name, scheme)| (exactly(name), scheme.to_string())).collect(),
             notes,
         })
     }
@@ -407,12 +402,14 @@ impl Planner<'_> {
         let names = open.iter().map(|o| self.base.tensors[o.place].name.as_str());
         let mut lacking = names.filter(|name| matrix.n_values(name).is_none());
         let first = lacking.next()?;
-        let more = match lacking.count() {
-            0 => String::new(),
-            n => format!(" and {n} more"),
-        };
+        let more = and_more(lacking.count());
         Some(format!("{first}{more}: the importance matrix has no entry; every column counts the same there"))
     }
+}
+
+/// A pattern that matches this name only.
+fn exactly(name: &str) -> String {
+    format!("^{}$", regex::escape(name))
 }
 
 /// A fixed mix, with the error that it is expected to have.
@@ -440,23 +437,4 @@ fn write(args: &PlanArgs, path: &Path, text: &str) -> Result<()> {
     let staged = Staged::file(path, text.len() as u64, args.force, &inputs(args)?)?;
     staged.write_at(0, 0, text.as_bytes())?;
     staged.commit()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_words_of_the_shell() {
-        for (path, word) in [
-            ("a/b-1.gguf", "a/b-1.gguf"),
-            ("-odd", "./-odd"),
-            ("a 'b'", r"'a '\''b'\'''"),
-            ("-a b", "'./-a b'"),
-            ("a\u{1b}[31m", r"$'a\033\13331m'"),
-            ("", "''"),
-        ] {
-            assert_eq!(shell(Path::new(path)), word);
-        }
-    }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use quant_core::Scheme;
 use quant_core::error::Printable;
 use serde::Serialize;
 
@@ -40,6 +39,9 @@ pub struct Report {
     pub kept: Vec<KeptRow>,
     #[serde(skip)]
     pub keep_patterns: Vec<String>,
+    /// Patterns and types of the recipe.
+    #[serde(skip)]
+    pub rules: Vec<(String, String)>,
     pub notes: Vec<String>,
 }
 
@@ -155,11 +157,8 @@ impl Report {
             let patterns: Vec<String> = self.keep_patterns.iter().map(|text| quoted(text)).collect();
             let _ = writeln!(text, "\nkeep = [{}]", patterns.join(", "));
         }
-        // Without a rule the mix could give another type to what has a type of ggml already.
-        let kept = self.kept.iter().filter(|t| mix.is_some() && matches!(t.scheme.parse(), Ok(Scheme::Ggml(_)))).map(|t| (&t.name, &t.scheme));
-        for (name, scheme) in self.tensors.iter().map(|t| (&t.name, &t.scheme)).chain(kept) {
-            let name = quoted(&format!("^{}$", regex::escape(name)));
-            let _ = write!(text, "\n[[tensor]]\nmatch = {name}\ntype = \"{scheme}\"\n");
+        for (pattern, scheme) in &self.rules {
+            let _ = write!(text, "\n[[tensor]]\nmatch = {}\ntype = \"{scheme}\"\n", quoted(pattern));
         }
         text
     }

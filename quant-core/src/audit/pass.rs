@@ -11,8 +11,8 @@ use super::spectral::{self, Product};
 use super::stats::{BLOCK, SlabStats};
 use super::{Activations, ErrorStats};
 use crate::backend::{Backend, Cpu};
-use crate::codec::slab_granule;
-use crate::convert::{Budget, Scratch, Work, steps};
+use crate::codec::{cut, slab_granule};
+use crate::convert::{Budget, Scratch, Work};
 use crate::plan::{Planned, View};
 use crate::sink::Observer;
 use crate::source::{Importance, Source, is_unrounded};
@@ -158,7 +158,7 @@ impl<'a> Audit<'a> {
             observer.advance(works.reference.share(range));
             Ok(found)
         };
-        self.fold(steps(works.reference.planned.n_elements(), slab), measured, |piece| stats.add(&piece))?;
+        self.fold(cut(0..works.reference.planned.n_elements(), slab), measured, |piece| stats.add(&piece))?;
         stats.count_outliers();
         self.count_outliers(&works, &mut stats)?;
         if let (true, Some(slab)) = (self.spectral && works.is_matrix() && stats.non_finite == 0, rows) {
@@ -205,8 +205,7 @@ impl<'a> Audit<'a> {
         };
         let mut outliers = 0;
         let uncounted = std::mem::take(&mut stats.uncounted);
-        let slabs =
-            uncounted.iter().flat_map(|range| steps(range.end - range.start, self.slab).map(|slab| range.start + slab.start..range.start + slab.end));
+        let slabs = uncounted.iter().flat_map(|range| cut(range.clone(), self.slab));
         self.fold(slabs, count, |n| outliers += n)?;
         stats.outliers += outliers;
         Ok(())
@@ -229,7 +228,7 @@ impl<'a> Audit<'a> {
                 }
                 Ok(product)
             };
-            self.fold(steps(works.reference.planned.n_elements(), slab), rows, |piece| product.merge(&piece))?;
+            self.fold(cut(0..works.reference.planned.n_elements(), slab), rows, |piece| product.merge(&piece))?;
             Ok(product)
         })
     }

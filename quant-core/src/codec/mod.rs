@@ -66,7 +66,7 @@ pub trait Codec: Send + Sync {
 }
 
 /// Cuts a range into pieces of `every`; the last may be shorter.
-fn cut(range: Range<u64>, every: u64) -> impl Iterator<Item = Range<u64>> {
+pub(crate) fn cut(range: Range<u64>, every: u64) -> impl Iterator<Item = Range<u64>> + Send {
     let starts = range.clone().step_by(every as usize);
     starts.map(move |start| start..(start + every).min(range.end))
 }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use super::axis::{Axis, range};
 use super::text::{Escaped, counted, error, number, percent, short};
 use crate::audit::report::SchemeReport;
+use crate::report::and_more;
 
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 380.0;
@@ -79,7 +80,7 @@ fn tensors(svg: &mut String, scheme: &SchemeReport, index: usize, (x, y): (&Axis
     }
     let _ = write!(svg, "<g class=\"small c{}\">", index % 6);
     for ((cx, cy), (name, count)) in dots {
-        let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        let more = and_more(count - 1);
         let _ = write!(svg, "<circle cx=\"{cx}\" cy=\"{cy}\" r=\"3\"><title>{}{more}</title></circle>", Escaped(name));
     }
     svg.push_str("</g>");

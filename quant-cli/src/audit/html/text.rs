@@ -5,6 +5,7 @@ use std::fmt;
 use quant_core::error::is_unsafe_to_print;
 
 use crate::audit::report::Metrics;
+use crate::report;
 
 /// Text from anywhere, made safe for HTML: markup becomes entities; control and direction-changing characters are shown as escapes, as
 /// [`quant_core::error::Printable`] does.
@@ -79,9 +80,9 @@ pub fn optional(x: Option<f64>) -> String {
     number(x.unwrap_or(f64::NAN))
 }
 
-/// `1 tensor`, `2 tensors`.
+/// `1 tensor`, `2 tensors`, in one line.
 pub fn counted(n: usize, what: &str) -> String {
-    format!("{n}\u{a0}{what}{}", if n == 1 { "" } else { "s" })
+    report::counted(n, what).replace(' ', "\u{a0}")
 }
 
 #[cfg(test)]
