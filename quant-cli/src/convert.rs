@@ -146,7 +146,7 @@ fn refuse_unclear_name(args: &ConvertArgs, request: &Request, checkpoint: &Check
 
 /// What a user should know about this request.
 fn notes(checkpoint: &Checkpoint, plan: &Plan, request: &Request) -> Vec<String> {
-    let mut notes: Vec<String> = unmatched(&request.recipe.unmatched(&checkpoint.tensors)).into_iter().collect();
+    let mut notes: Vec<String> = unmatched(&request.recipe.unmatched(&checkpoint.tensors), checkpoint).into_iter().collect();
     notes.extend(request.mix.as_ref().map(|m| mix::notes(m, checkpoint, plan)).unwrap_or_default());
     let has_config = checkpoint.side_files.iter().any(|f| f.name == "config.json");
     if request.target == Target::Hf && !has_config && plan.tensors.iter().any(|t| t.scheme.is_quantized()) {

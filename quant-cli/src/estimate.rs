@@ -190,6 +190,8 @@ impl Report {
             let fits = args.fits.map(|most| total <= most);
             Ok(Row { scheme: w.scheme, bits_per_weight, weights: w.n_bytes, kv_cache, overhead, total, fits })
         };
+        let schemes = weights.iter().map(row).collect::<Result<Vec<Row>>>()?;
+        notes.extend(args.fits.and_then(|most| too_large_for(&schemes, most)));
         Ok(Report {
             model: args.model.as_deref().map(|path: &Path| path.display().to_string()),
             described,
@@ -201,7 +203,7 @@ impl Report {
             kv_cache,
             overhead,
             available: args.fits,
-            schemes: weights.iter().map(row).collect::<Result<_>>()?,
+            schemes,
             notes,
         })
     }
@@ -232,6 +234,17 @@ impl Report {
         }
         text
     }
+}
+
+/// Says that no scheme fits, with what the smallest one needs.
+fn too_large_for(schemes: &[Row], most: u64) -> Option<String> {
+    let least = schemes.iter().min_by_key(|row| row.total).filter(|row| row.total > most)?;
+    let advice = match least.total - least.weights {
+        _ if least.overhead > most => "; the overhead alone is more",
+        beside if beside > most => "; KV cache and overhead alone are more, so a shorter --context or a smaller --batch is needed",
+        _ => "",
+    };
+    Some(format!("nothing fits {}: {} needs {}{advice}", bytes(most), least.scheme, bytes(least.total)))
 }
 
 /// Reads `7B`, `1.5B`, `350M`, `1T`, `6738415616`.

@@ -105,7 +105,8 @@ fn rule_notes(mix: &Mix, checkpoint: &Checkpoint) -> Vec<String> {
         return vec!["--tensor-type has no effect on copy, f32, f16 and bf16, as in llama-quantize".into()];
     }
     let is_unmatched = |(pattern, _): &&(regex::Regex, Scheme)| !checkpoint.tensors.iter().any(|t| pattern.is_match(&t.name));
-    unmatched(&rules.iter().filter(is_unmatched).map(|(pattern, _)| pattern.as_str()).collect::<Vec<_>>()).into_iter().collect()
+    let patterns: Vec<&str> = rules.iter().filter(is_unmatched).map(|(pattern, _)| pattern.as_str()).collect();
+    unmatched(&patterns, checkpoint).into_iter().collect()
 }
 
 /// Options that mean nothing without a mix are most likely a mistake.

@@ -86,13 +86,14 @@ fn other_names(pattern: &Regex, name: &str) -> String {
 }
 
 /// Patterns that most likely were meant to match something, in a line.
-pub fn unmatched(patterns: &[&str]) -> Option<String> {
+pub fn unmatched(patterns: &[&str], checkpoint: &Checkpoint) -> Option<String> {
+    let example = checkpoint.tensors.first().map_or(String::new(), |t| format!("; names are such as '{}'", t.name));
     let shown: Vec<String> = patterns.iter().take(NAMED).map(|pattern| format!("'{pattern}'")).collect();
     match patterns.len() {
         0 => None,
-        1 => Some(format!("the pattern {} matches no tensor", shown[0])),
-        n if n <= NAMED => Some(format!("the patterns {} match no tensor", shown.join(", "))),
-        n => Some(format!("the patterns {} and {} more match no tensor", shown.join(", "), n - NAMED)),
+        1 => Some(format!("the pattern {} matches no tensor{example}", shown[0])),
+        n if n <= NAMED => Some(format!("the patterns {} match no tensor{example}", shown.join(", "))),
+        n => Some(format!("the patterns {} and {} more match no tensor{example}", shown.join(", "), n - NAMED)),
     }
 }
 

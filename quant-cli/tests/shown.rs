@@ -141,6 +141,13 @@ fn audit() {
         "plan tiny-llama --target-bpw 1",
         "plan tiny-llama --target-bpw 4 --schemes q9",
         "plan tiny-llama --max-error 0.001%",
+        "plan tiny-llama recipe.gguf --target-bpw 4",
+        "plan tiny-llama folder/ --target-bpw 4",
+        "plan recipe.toml --target-bpw 4",
+        "audit tiny-llama.imatrix.gguf --type q8_0",
+        "audit nf4.bqt --imatrix tiny-llama.imatrix.gguf",
+        "audit q4.gguf",
+        "convert tiny-llama out --type nf4 --audit --dry-run",
         "estimate",
         "estimate --params many",
     ];

@@ -48,6 +48,9 @@ pub fn open(path: &Path, how: impl Into<Opening>) -> Result<Checkpoint> {
         settle(&mut checkpoint)?;
         return Ok(checkpoint);
     }
+    if is_called("toml") {
+        return Err(Error::file(path, "is named like a recipe, needed a model; --recipe takes recipes"));
+    }
     if magic == *b"GGUF" && is_called("safetensors") {
         return Err(Error::file(path, "is a GGUF file, whatever its name says; rename it to .gguf"));
     }

@@ -170,6 +170,18 @@ fn a_bqt_file_keeps_what_was_measured() {
             assert_eq!(row["metrics"][key], c["metrics"][key], "{} {key}", c["name"]);
         }
     }
+    // What was not measured is null, empty in CSV, and no figure of a condition.
+    let row = &tensors(&kept)[0];
+    assert_eq!(row["from"], "bf16");
+    let measured: Vec<&str> = row["weights"].as_object().unwrap().iter().filter(|(_, v)| !v.is_null()).map(|(key, _)| key.as_str()).collect();
+    assert_eq!(measured, ["non_finite"]);
+    let csv = quant_ok(&["audit", out.to_str().unwrap(), "--csv"]);
+    assert!(csv.lines().skip(1).all(|line| line.ends_with(&format!("{}0", ",".repeat(18)))), "{csv}");
+    for metric in ["outliers>0", "kurtosis>9", "error_p99>0", "noise_ratio>2", "output_error>5%"] {
+        let error = refused(&["audit", out.to_str().unwrap(), "--fail-if", metric]);
+        assert!(error.contains("a file that tells of itself has no") && error.contains("quant audit MODEL "), "{error}");
+    }
+    assert_eq!(quant(&["audit", out.to_str().unwrap(), "--fail-if", "relative_error>5%"]).status.code(), Some(1));
     // A copy of the file keeps them too, and the tensors are those of a conversion without --audit.
     let copy = dir.path().join("copy.bqt");
     convert(&out, &copy, &[]);
@@ -177,7 +189,7 @@ fn a_bqt_file_keeps_what_was_measured() {
     let silent = dir.path().join("silent.bqt");
     convert(&tiny_llama(), &silent, &["--type", "nf4-dq"]);
     assert!(audit(&[&out, &silent])["schemes"][0]["model"]["exact"] == true);
-    assert!(refused(&["audit".as_ref(), silent.as_os_str()]).contains("nothing to compare with"));
+    assert!(refused(&["audit".as_ref(), silent.as_os_str()]).contains("nothing to compare with (it was written without --audit"));
     quant_ok(&["verify".as_ref(), out.as_os_str()]);
 }
 
@@ -238,6 +250,49 @@ fn conditions_decide_the_exit_code() {
     assert!(report["notes"].to_string().contains("--imatrix: it has entries for none of the tensors of nf4-dq"), "{}", report["notes"]);
     assert_eq!(run(&["output_error>0.1"]).0, 2);
     assert_eq!(run(&["nonsense>0.1"]).0, 2);
+    // Shares in percent; a limit that most likely was meant so; tensors that a condition says nothing of.
+    assert_eq!((run(&["model:relative_error>6%"]).0, run(&["model:relative_error>5%"]).0), (0, 1));
+    let (code, _, report) = run(&["model:relative_error>5"]);
+    assert!(code == 0 && report["notes"].to_string().contains("relative_error is a share of 1, so 5 means 500 %"), "{}", report["notes"]);
+    let model = tiny_llama().display().to_string();
+    let out = quant(&["audit", &model, "--type", "q4_k_m", "--imatrix", &matrix, "--json", "--fail-if", "output_error>20%"]);
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let said = report["notes"].to_string();
+    assert_eq!(out.status.code(), Some(0));
+    assert!(said.contains("--fail-if 'output_error>20%': says nothing of output.weight and 1 more: no output_error is known there"), "{said}");
+}
+
+/// `--only` knows roles, is asked of each scheme, and what it leaves nothing of is no success.
+#[test]
+fn only_is_asked_of_every_scheme() {
+    let model = tiny_llama().display().to_string();
+    let run = |only: &str| {
+        let out = quant(&["audit", &model, "--type", "q4_k_m,nf4-dq", "--json", "--only", only]);
+        let report: Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
+        let compared = |i: usize| report["schemes"][i]["compared"].as_u64();
+        (out.status.code().unwrap(), compared(0), compared(1), report)
+    };
+    let (code, a, b, _) = run("ffn_down|^head$");
+    assert_eq!((code, a, b), (0, Some(5), Some(5)));
+    let (code, a, b, report) = run("blk.0");
+    assert_eq!((code, a, b), (2, Some(9), Some(0)));
+    assert_eq!(report["problems"], serde_json::json!(["--only 'blk.0' matches no tensor and no role of nf4-dq"]));
+    let nothing = &report["schemes"][1]["model"];
+    assert_eq!((&nothing["n"], &nothing["exact"], &nothing["rmse"], &nothing["cosine"]), (&0.into(), &false.into(), &Value::Null, &Value::Null));
+    assert!(refused(&["audit", &model, "--type", "q4_k_m,nf4-dq", "--only", "zzz"]).contains("--only 'zzz' matches no tensor and no role"));
+    let report = audit(&[model.as_str(), &model, "--only", "ffn_down"]);
+    assert_eq!(report["schemes"][0]["compared"], 4);
+    // Two recipes of the same name are told apart; the same one twice is a slip.
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b] = ["a", "b"].map(|name| dir.path().join(name).join("r.toml").display().to_string());
+    for (path, scheme) in [(&a, "nf4"), (&b, "int8")] {
+        std::fs::create_dir(Path::new(path).parent().unwrap()).unwrap();
+        std::fs::write(path, format!("type = \"{scheme}\"\n")).unwrap();
+    }
+    let report = audit(&[model.as_str(), "--recipe", &a, "--recipe", &b]);
+    assert_eq!((&report["schemes"][0]["scheme"], &report["schemes"][1]["scheme"]), (&a.clone().into(), &b.into()));
+    assert!(refused(&["audit", &model, "--recipe", &a, "--recipe", &a]).contains("r.toml' is asked for twice"));
+    assert!(refused(&["audit", &model, "--type", "nf4,NF4"]).contains("'nf4' is asked for twice"));
 }
 
 /// The JSON has the form that is published.
@@ -299,6 +354,7 @@ fn what_cannot_be_compared_is_named() {
         assert_eq!(out.status.code(), Some(2), "{word}");
         assert!(error["error"].as_str().unwrap().contains(word), "{error}");
         assert_eq!(report[list].as_array().unwrap().len(), 1, "{word}");
+        assert!(tensors(&report).iter().all(|row| row["metrics"]["n"] != 0 || row["metrics"]["exact"] == false));
         assert_eq!(report["skipped"][0]["name"], "ids");
         let partial = quant(&["audit".as_ref(), a.as_os_str(), b.as_os_str(), "--partial".as_ref()]);
         assert_eq!(partial.status.code(), Some(if list == "problems" { 2 } else { 0 }), "{word}");

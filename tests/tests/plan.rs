@@ -216,6 +216,121 @@ fn importance_of_other_models_is_refused() {
     std::fs::write(&file, bytes).unwrap();
     let other = file.to_str().unwrap();
     for error in [plan(&["--imatrix", other]), refused(&["audit", &model, "--type", "q4_k_m", "--imatrix", other])] {
-        assert!(error.contains("blk.0.attn_q.weight") && error.contains("found 5") && !error.contains(": :"), "{error}");
+        assert!(error.contains("blk.0.attn_q.weight") && error.contains("of another model: found 5 values, needed 256"), "{error}");
+        assert!(error.matches("other.dat").count() == 1 && !error.contains("tiny-llama"), "{error}");
     }
+}
+
+/// A plan for BQT: the same whatever comes first in `--schemes`, as large as its file, with the errors that its recipe has, though it
+/// cannot use the importance that weighs them.
+#[test]
+fn plans_for_bqt_are_those_of_their_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (gguf, matrix) = (here("data/tiny-llama.gguf").display().to_string(), here("data/tiny-llama.imatrix.gguf").display().to_string());
+    let folder = tiny_llama().display().to_string();
+    let plan = |model: &str, recipe: &str, more: &[&str]| -> Value {
+        serde_json::from_str(&quant_ok(&[&["plan", model, &path(recipe), "--json"], more].concat())).unwrap()
+    };
+    // What is a choice, and what is chosen, does not depend on an order; a type that the model has is one.
+    let of = |name: &str, schemes: &str| {
+        let report = plan(&folder, name, &["--target-bpw", "9", "--schemes", schemes]);
+        (report["tensors"].clone(), report["error"].clone(), std::fs::read_to_string(path(name)).unwrap())
+    };
+    for (i, schemes) in [["bf16,nf4", "nf4,bf16"], ["f16,nf4,int8", "nf4,int8,f16"]].iter().enumerate() {
+        let [a, b] = [0, 1].map(|j| of(&format!("order{i}{j}.toml"), schemes[j]));
+        assert_eq!(a, b);
+        assert_eq!(a.0.as_array().unwrap().len(), 28, "linear layers");
+        assert!(a.0.as_array().unwrap().iter().all(|t| t["scheme"] != "bf16" || t["error"] == 0.0));
+    }
+    assert_eq!(plan(&folder, "dense.toml", &["--target-bpw", "9", "--schemes", "f8_e4m3,f16"])["tensors"].as_array().unwrap().len(), 39);
+    // With importance: errors of outputs under encoding without it, as convert does it.
+    let schemes = ["--schemes", "affine4,affine8,q4_k,iq2_xs", "--imatrix", &matrix, "--full"];
+    let report = plan(&gguf, "weighed.toml", &[&["--target-bpw", "7.2"], schemes.as_slice()].concat());
+    let notes = report["notes"].to_string();
+    assert!(notes.contains("iq2_xs: not tried, it needs importance, which a recipe for BQT cannot use"), "{notes}");
+    let recipe = std::fs::read_to_string(path("weighed.toml")).unwrap();
+    assert!(recipe.contains("Errors were weighed by the importance matrix") && !recipe.contains("imatrix = true"), "{recipe}");
+    let done = convert(Path::new(&gguf), Path::new(&path("weighed.bqt")), &["--recipe", &path("weighed.toml"), "--json"]);
+    let done: Value = serde_json::from_str(&done).unwrap();
+    assert!(done["notes"].as_array().unwrap().is_empty(), "{}", done["notes"]);
+    let audited: Value = serde_json::from_str(&quant_ok(&["audit", &gguf, &path("weighed.bqt"), "--imatrix", &matrix, "--json"])).unwrap();
+    let found = audited["schemes"][0]["tensors"].as_array().unwrap();
+    let planned = report["tensors"].as_array().unwrap();
+    assert!(["affine8", "q4_k"].iter().all(|scheme| planned.iter().any(|t| t["scheme"] == **scheme)), "{planned:?}");
+    for t in planned {
+        let row = found.iter().find(|row| row["name"] == t["name"]).unwrap();
+        let (a, b) = (t["error"].as_f64().unwrap(), row["metrics"]["output_error"].as_f64().unwrap());
+        assert!((a - b).abs() <= 1e-9 * b, "{t} {b}");
+    }
+    // Sizes are those of files.
+    for (i, target) in [["--target-bpw", "8"], ["--target-size", "3.6MB"], ["--target-size", "4MB"]].iter().enumerate() {
+        let (recipe, out) = (format!("{i}.toml"), path(&format!("{i}.bqt")));
+        let report = plan(&folder, &recipe, &[target[0], target[1], "--schemes", "affine4,affine8,absmax6"]);
+        convert(Path::new(&folder), Path::new(&out), &["--recipe", &path(&recipe)]);
+        let found = std::fs::metadata(&out).unwrap().len();
+        assert_eq!(report["file_bytes"].as_u64(), Some(found));
+        assert!(target[0] != "--target-size" || (found <= 4_000_000 && found > 3_500_000), "{found}");
+    }
+    assert!(std::fs::metadata(path("1.bqt")).unwrap().len() <= 3_600_000);
+}
+
+/// What has a type already keeps it without loss.
+#[test]
+fn what_stays_as_it_is_costs_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("iq4.gguf");
+    convert(&here("data/tiny-llama.gguf"), &model, &["--type", "iq4_xs"]);
+    let report = quant_ok(&["plan", model.to_str().unwrap(), "--target-bpw", "4.6", "--schemes", "iq4_xs,q3_k,q4_k", "--json"]);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let same: Vec<&Value> = report["tensors"].as_array().unwrap().iter().filter(|t| t["scheme"] == "iq4_xs").collect();
+    assert!(same.len() > 20 && same.iter().all(|t| t["error"] == 0.0), "{same:?}");
+}
+
+/// Types that are no choice, targets that cannot be used up, patterns that match nothing: all are said.
+#[test]
+fn what_a_plan_leaves_out_is_said() {
+    let model = here("data/tiny-llama.gguf").display().to_string();
+    let notes = |more: &[&str]| {
+        let report: Value = serde_json::from_str(&quant_ok(&[&["plan", model.as_str(), "--json"], more].concat())).unwrap();
+        report["notes"].to_string()
+    };
+    let said = notes(&["--target-bpw", "16", "--schemes", "q4_k,iq1_s,iq2_xs", "--keep", "no.such"]);
+    assert!(said.contains("iq1_s, iq2_xs: not tried, it needs an importance matrix (--imatrix)"), "{said}");
+    assert!(said.contains("every tensor has the type with the least error, and"), "{said}");
+    assert!(said.contains("the pattern 'no.such' matches no tensor; names are such as '"), "{said}");
+    assert!(!notes(&["--target-bpw", "4.6"]).contains("of the target are left"));
+    let matrix = here("data/tiny-llama.imatrix.gguf").display().to_string();
+    for (command, more) in [("plan", vec!["--target-bpw", "4"]), ("audit", vec!["--type", "q8_0"]), ("estimate", vec![])] {
+        let error = refused(&[&[command, matrix.as_str()], more.as_slice()].concat());
+        assert!(error.contains("is an importance matrix, needed a model"), "{error}");
+    }
+}
+
+/// The embeddings of a model without a head serve as none.
+#[test]
+fn embeddings_without_a_head_weigh_less() {
+    let dir = tempfile::tempdir().unwrap();
+    let tensor = |name: &str, rows: u64| {
+        let values: Vec<f32> = (0..rows * 256).map(|j| ((j * 7919) % 1000) as f32 - 500.0).collect();
+        Made::f32(name, &[rows, 256], &values)
+    };
+    write(&dir.path().join("m.safetensors"), &[tensor("token_embd.weight", 64), tensor("blk.0.ffn_up.weight", 64)]);
+    let weight = |sets: &[&str]| {
+        let model = dir.path().join("m.gguf");
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        convert(&dir.path().join("m.safetensors"), &model, &[&["--force", "--set", "general.architecture=str:llama"], sets.as_slice()].concat());
+        let text = quant_ok(&["plan", model.to_str().unwrap(), "--target-bpw", "4.6", "--schemes", "q4_k", "--json"]);
+        let report: Value = serde_json::from_str(&text).unwrap();
+        let of = |name: &str| {
+            let t = report["tensors"].as_array().unwrap().iter().find(|t| t["name"] == name).unwrap();
+            t["share"].as_f64().unwrap() / t["error"].as_f64().unwrap().powi(2)
+        };
+        of("token_embd.weight") / of("blk.0.ffn_up.weight")
+    };
+    let near = |found: f64, wanted: f64| assert!((found - wanted).abs() < 1e-9, "{found} {wanted}");
+    near(weight(&[]), 1.5);
+    near(weight(&["llama.attention.causal=bool:true"]), 1.5);
+    near(weight(&["llama.attention.causal=bool:false"]), 0.6);
+    near(weight(&["llama.pooling_type=u32:1"]), 0.6);
 }

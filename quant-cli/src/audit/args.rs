@@ -15,7 +15,7 @@ written with --audit nothing is needed: it tells the errors that it has.
 Conditions of --fail-if:
   sqnr_db<20                any tensor; the metric is a key of --json's metrics or weights
   ffn_down:rmse>=0.01       tensors whose name or role matches the regular expression before the colon
-  model:relative_error>0.1  the model as a whole
+  model:relative_error>10%  the model as a whole; shares of 1 can be in percent
   One that holds is named with its tensors, and the exit code is 1.
 
 Examples:
@@ -55,7 +55,7 @@ pub struct AuditArgs {
     /// Also find the spectral norm of the error of each matrix; reads the model many times
     #[arg(long)]
     pub spectral: bool,
-    /// Only tensors whose name matches
+    /// Only tensors whose name or role matches
     #[arg(long, value_name = "REGEX")]
     pub only: Option<String>,
     /// Do not fail because a tensor is missing on one side

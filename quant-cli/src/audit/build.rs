@@ -116,20 +116,21 @@ fn row(tensor: &Measured) -> TensorRow {
 }
 
 fn metrics(stats: &ErrorStats) -> Metrics {
-    let exact = stats.is_exact();
-    // What a file tells of itself has no quantiles. In JSON they are null then.
-    let quantile = |q: f64| if stats.sketch.n() == 0 && stats.n() > 0 { f64::NAN } else { stats.sketch.quantile(q) };
+    let (known, exact) = (stats.n() > 0, stats.n() > 0 && stats.is_exact());
+    let or_nan = |v: f64| if known { v } else { f64::NAN };
+    // What a file tells of itself has no quantiles.
+    let quantile = |q: f64| if stats.sketch.n() == 0 { f64::NAN } else { stats.sketch.quantile(q) };
     Metrics {
         n: stats.n(),
         exact,
-        rmse: stats.rmse(),
-        relative_error: stats.relative(),
+        rmse: or_nan(stats.rmse()),
+        relative_error: stats.relative().filter(|_| known),
         sqnr_db: stats.sqnr_db(),
-        max_abs_error: stats.max_abs,
-        max_abs_index: (!exact).then_some(stats.max_at),
+        max_abs_error: or_nan(stats.max_abs),
+        max_abs_index: (known && !exact).then_some(stats.max_at),
         max_abs_tensor: None,
-        mean_error: stats.mean_error(),
-        cosine: stats.cosine(),
+        mean_error: or_nan(stats.mean_error()),
+        cosine: or_nan(stats.cosine()),
         error_p50: quantile(0.5),
         error_p90: quantile(0.9),
         error_p99: quantile(0.99),
@@ -144,19 +145,18 @@ fn metrics(stats: &ErrorStats) -> Metrics {
 
 fn weights(stats: &ErrorStats) -> Weights {
     // Nor has it statistics of the weights.
-    let (moments, known) = (&stats.weights, stats.n() == 0 || stats.weights.min <= stats.weights.max);
-    let finite = |v: f32| if stats.n() == 0 { 0.0 } else { f64::from(v) };
+    let (moments, known) = (&stats.weights, stats.weights.min <= stats.weights.max);
     let or_nan = |v: f64| if known { v } else { f64::NAN };
     Weights {
-        min: or_nan(finite(moments.min)),
-        max: or_nan(finite(moments.max)),
+        min: or_nan(moments.min.into()),
+        max: or_nan(moments.max.into()),
         mean: or_nan(moments.mean),
         std: or_nan(moments.std()),
         kurtosis: moments.kurtosis(),
-        outliers: stats.outliers,
-        outlier_share: or_nan(share(stats.outliers as f64, stats.n())),
-        outlier_columns: stats.outlier_columns.count(),
-        zeros: stats.zeros,
+        outliers: known.then_some(stats.outliers),
+        outlier_share: known.then(|| share(stats.outliers as f64, stats.n())),
+        outlier_columns: known.then(|| stats.outlier_columns.count()),
+        zeros: known.then_some(stats.zeros),
         non_finite: stats.non_finite,
     }
 }

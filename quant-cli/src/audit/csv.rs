@@ -26,19 +26,23 @@ fn line(scheme: &str, row: &TensorRow) -> String {
         m.n.to_string(),
         row.bytes.to_string(),
         row.bits_per_weight.to_string(),
-        m.rmse.to_string(),
+        known(m.rmse),
         or_empty(m.relative_error),
         or_empty(m.sqnr_db),
-        m.max_abs_error.to_string(),
+        known(m.max_abs_error),
         or_empty(m.max_abs_index),
     ];
-    let known = |v: f64| if v.is_nan() { String::new() } else { v.to_string() };
     let figures = [m.mean_error, m.cosine, m.error_p50, m.error_p90, m.error_p99, m.error_p999].map(known);
     let measured = [m.predicted_rmse, m.noise_ratio, m.output_error, m.activation_error, m.spectral_norm].map(or_empty);
     let weights = [w.min, w.max, w.mean, w.std].map(known);
-    let counts = [w.outliers, w.outlier_columns, w.zeros, w.non_finite].map(|n| n.to_string());
+    let counts = [w.outliers, w.outlier_columns, w.zeros, Some(w.non_finite)].map(or_empty);
     let parts = texts.into_iter().chain(figures).chain(measured).chain(weights).chain([or_empty(w.kurtosis)]).chain(counts);
     parts.collect::<Vec<String>>().join(",")
+}
+
+/// A figure; nothing if it was not measured.
+fn known(v: f64) -> String {
+    if v.is_nan() { String::new() } else { v.to_string() }
 }
 
 fn or_empty<T: ToString>(value: Option<T>) -> String {

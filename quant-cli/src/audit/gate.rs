@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::args::AuditArgs;
 use super::report::{Failed, Metrics, Report, SchemeReport, TensorRow, Weights};
+use crate::report::and_more;
 
 /// What the whole model is called in a condition.
 const MODEL: &str = "model";
@@ -41,7 +42,6 @@ impl Condition {
         let at = text.rfind(['<', '>']).ok_or_else(|| bad("needs METRIC<VALUE or METRIC>VALUE".into()))?;
         let (operator, is_met) = operators.into_iter().find(|(operator, _)| text[at..].starts_with(operator)).unwrap_or(operators[2]);
         let (left, limit) = (text[..at].trim(), text[at + operator.len()..].trim());
-        let limit = limit.parse::<f64>().ok().filter(|v| !v.is_nan()).ok_or_else(|| bad(format!("'{limit}' is not a number")))?;
         let (subject, name) = match left.rsplit_once(':') {
             None => (Subject::Any, left),
             Some((MODEL, name)) => (Subject::Model, name),
@@ -50,13 +50,15 @@ impl Condition {
         let known = Metrics::NAMES.iter().chain(Weights::NAMES).copied();
         let metric = known.clone().find(|known| *known == name.trim());
         let metric = metric.ok_or_else(|| bad(format!("'{name}' is no metric; there are {}", known.collect::<Vec<_>>().join(", "))))?;
+        let limit = limit_of(limit, metric).map_err(&bad)?;
         if matches!(subject, Subject::Model) && Weights::NAMES.contains(&metric) {
             return Err(bad(format!("{metric} is a figure of single tensors")));
         }
-        const COUNTS: [&str; 4] = ["outliers", "outlier_columns", "zeros", "non_finite"];
-        let is_stored = args.candidate.is_none() && !args.tries();
+        if args.candidate.is_none() && !args.tries() && !Metrics::STORED.contains(&metric) {
+            let file = args.reference.display();
+            return Err(bad(format!("a file that tells of itself has no {metric}; name the model that it was made of: quant audit MODEL {file}")));
+        }
         let needed = match metric {
-            _ if is_stored && COUNTS.contains(&metric) => Some("a CANDIDATE or --type"),
             "output_error" if args.imatrix.is_none() => Some("--imatrix"),
             "activation_error" if args.activations.is_none() => Some("--activations"),
             "spectral_norm" if !args.spectral => Some("--spectral"),
@@ -68,14 +70,16 @@ impl Condition {
         }
     }
 
-    /// Where it holds in a report, and the schemes that have no such figure.
-    pub fn of(&self, report: &Report) -> (Vec<Failed>, Vec<String>) {
-        let (mut failed, mut problems) = (Vec::new(), Vec::new());
+    /// Judges a report: where it holds, the schemes that have no such figure, and what it does not reach.
+    pub fn judge(&self, report: &mut Report) {
+        let (mut failed, mut problems, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+        notes.extend(self.slip());
         for scheme in &report.schemes {
             let values = self.values(scheme);
-            if values.is_empty() {
-                let of = if report.schemes.len() > 1 { format!(" of {}", scheme.scheme) } else { String::new() };
-                problems.push(format!("--fail-if '{}': {}", self.text, self.why_unseen(&of)));
+            let of = if report.schemes.len() > 1 { format!(" of {}", scheme.scheme) } else { String::new() };
+            match values.is_empty() {
+                true => problems.push(format!("--fail-if '{}': {}", self.text, self.why_unseen(&of))),
+                false => notes.extend(self.unreached(scheme, &of)),
             }
             failed.extend(values.into_iter().filter(|(_, value)| (self.is_met)(*value, self.limit)).map(|(tensor, value)| Failed {
                 condition: self.text.clone(),
@@ -85,7 +89,26 @@ impl Condition {
                 value: value.is_finite().then_some(value),
             }));
         }
-        (failed, problems)
+        report.failed.extend(failed);
+        report.problems.extend(problems);
+        report.notes.extend(notes);
+    }
+
+    /// A limit that was most likely meant in percent.
+    fn slip(&self) -> Option<String> {
+        let is_slip = Metrics::SHARES.contains(&self.metric) && self.limit > 1.0 && !self.text.ends_with('%');
+        let (metric, limit) = (self.metric, self.limit);
+        is_slip
+            .then(|| format!("--fail-if '{}': {metric} is a share of 1, so {limit} means {} %; {limit}% is a percentage", self.text, 100.0 * limit))
+    }
+
+    /// Tensors that differ and have no such figure.
+    fn unreached(&self, scheme: &SchemeReport, of: &str) -> Option<String> {
+        let is_unreached = |row: &&TensorRow| row.metrics.differs() && self.concerns(row) && self.value(&row.metrics, Some(&row.weights)).is_none();
+        let mut rows = scheme.tensors.iter().filter(is_unreached).filter(|_| !matches!(self.subject, Subject::Model));
+        let first = &rows.next()?.name;
+        let more = and_more(rows.count());
+        Some(format!("--fail-if '{}': says nothing of {first}{more}{of}: no {} is known there", self.text, self.metric))
     }
 
     /// The figures of a scheme that it looks at, by tensor.
@@ -106,6 +129,9 @@ impl Condition {
 
     /// The figure; none if it was not measured.
     fn value(&self, metrics: &Metrics, weights: Option<&Weights>) -> Option<f64> {
+        if metrics.n == 0 && !["n", "non_finite"].contains(&self.metric) {
+            return None;
+        }
         let of = |figures: serde_json::Result<Value>| figures.ok().and_then(|figures| figures.get(self.metric).cloned());
         match of(serde_json::to_value(metrics)).or_else(|| of(serde_json::to_value(weights?)))? {
             Value::Number(n) => n.as_f64(),
@@ -140,6 +166,17 @@ impl Condition {
     }
 }
 
+/// The limit of a condition; that of a share may be in percent.
+fn limit_of(text: &str, metric: &str) -> std::result::Result<f64, String> {
+    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|v| !v.is_nan());
+    match text.strip_suffix('%') {
+        Some(text) if Metrics::SHARES.contains(&metric) => number(text).map(|v| v / 100.0),
+        Some(_) => return Err(format!("{metric} is no share, so '{text}' cannot be a percentage of it")),
+        None => number(text),
+    }
+    .ok_or_else(|| format!("'{text}' is not a number"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,10 +193,20 @@ mod tests {
     #[test]
     fn conditions_are_read() {
         let plain = args(&[]);
-        for text in ["sqnr_db<20", "ffn_(up|down):rmse >= 1e-3", "model:relative_error>0.1", "(?<x>a):cosine<=0.9", "kurtosis>9"] {
+        for text in [
+            "sqnr_db<20",
+            "ffn_(up|down):rmse >= 1e-3",
+            "model:relative_error>0.1",
+            "(?<x>a):cosine<=0.9",
+            "kurtosis>9",
+            "relative_error>5%",
+            "outlier_share > 0.1 %",
+        ] {
             assert!(Condition::parse(text, &plain).is_ok(), "{text}");
         }
-        for text in ["", "sqnr_db", "sqnr_db<x", "sqnr<20", "sqnr_db<nan", "(:rmse<1", "model:zeros>1", "spectral_norm>1"] {
+        for text in
+            ["", "sqnr_db", "sqnr_db<x", "sqnr<20", "sqnr_db<nan", "(:rmse<1", "model:zeros>1", "spectral_norm>1", "rmse>5%", "relative_error>%"]
+        {
             assert!(Condition::parse(text, &plain).is_err(), "{text}");
         }
         assert!(Condition::parse("spectral_norm>1", &args(&["--spectral"])).is_ok());

@@ -14,7 +14,7 @@ mod words;
 
 use std::fmt::Write as _;
 
-use self::text::{Escaped, counted, decibels, error, number, optional, percent};
+use self::text::{Escaped, cosine, counted, decibels, error, number, optional, percent};
 use super::report::{Report, SchemeReport};
 use crate::size;
 
@@ -107,19 +107,20 @@ fn summary(report: &Report) -> String {
 
 fn summary_row(scheme: &SchemeReport, index: usize, is_weighed: bool) -> String {
     let worst = tensors::worst_first(scheme).first().map(|t| format!("<code>{}</code>", Escaped(&t.name))).unwrap_or_default();
-    let worst = if scheme.model.exact { "–".into() } else { worst };
+    let worst = if scheme.model.differs() { worst } else { "–".into() };
+    let error = if scheme.model.n == 0 { f64::NAN } else { error(&scheme.model) };
     let output = optional(scheme.model.output_error.map(|share| 100.0 * share));
     let output = if is_weighed { format!("<td>{output}") } else { String::new() };
     format!(
-        "<tr><th scope=\"row\"><a href=\"#s{index}\">{}</a><td data-v=\"{}\">{}<td>{:.2}<td>{}{output}<td>{}<td>{:.2}×<td>{:.6}<td>{worst}\n",
+        "<tr><th scope=\"row\"><a href=\"#s{index}\">{}</a><td data-v=\"{}\">{}<td>{:.2}<td>{}{output}<td>{}<td>{:.2}×<td>{}<td>{worst}\n",
         Escaped(&scheme.scheme),
         scheme.bytes,
         size::bytes(scheme.bytes),
         scheme.bits_per_weight,
-        number(100.0 * error(&scheme.model)),
+        number(100.0 * error),
         decibels(&scheme.model),
         scheme.compression,
-        scheme.model.cosine
+        cosine(&scheme.model)
     )
 }
 
@@ -232,10 +233,10 @@ mod tests {
             mean: 0.0,
             std: 1.0,
             kurtosis: None,
-            outliers: 0,
-            outlier_share: 0.0,
-            outlier_columns: 0,
-            zeros: 0,
+            outliers: Some(0),
+            outlier_share: Some(0.0),
+            outlier_columns: Some(0),
+            zeros: Some(0),
             non_finite: 0,
         };
         let (from, to) = ("bf16".into(), "nf4".into());

@@ -19,10 +19,11 @@ use quant_core::backend::Backend;
 use quant_core::convert::Budget;
 use quant_core::error::Printable;
 use quant_core::recipe::pattern;
-use quant_core::source::Tensor;
+use quant_core::source::{Role, Tensor};
 use quant_core::{Error, Result};
-use quant_formats::audit::{self, Beside, Pairing};
-use quant_formats::gguf::imatrix::ImportanceMatrix;
+use quant_formats::Checkpoint;
+use quant_formats::audit::{self, Beside, Pairing, part_of};
+use quant_formats::gguf::imatrix::{self, ImportanceMatrix};
 use quant_formats::input::Identity;
 use quant_formats::output::Staged;
 use regex::Regex;
@@ -63,15 +64,11 @@ pub fn run(args: &AuditArgs) -> Result<Outcome> {
     let mut report = match &args.candidate {
         Some(candidate) => session.pair(candidate)?,
         None if args.tries() => session.tried()?,
-        None => stored::report(args)?,
+        None => stored::report(&session)?,
     };
     session.progress.finish();
     report.notes.extend(device::remarks(session.backend));
-    for condition in &conditions {
-        let (failed, problems) = condition.of(&report);
-        report.failed.extend(failed);
-        report.problems.extend(problems);
-    }
+    conditions.iter().for_each(|condition| condition.judge(&mut report));
     report.seconds = begin.elapsed().as_secs_f64();
     if let Some(path) = &args.html {
         write_page(path, &html::page(&report), args.force, &inputs)?;
@@ -171,15 +168,24 @@ impl<'a> Session<'a> {
         Ok(Session { args, audit: Audit::new(&budget, args.spectral)?.on(backend), backend, budget, beside, only, progress: Progress::default() })
     }
 
-    /// Whether a tensor of this name is wanted.
-    pub fn is_wanted(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| only.is_match(name))
+    /// Whether a tensor is wanted: `--only` matches its name or its role.
+    pub fn is_wanted(&self, name: &str, role: Role) -> bool {
+        self.only.as_ref().is_none_or(|only| only.is_match(name) || only.is_match(part_of(name, role).name()))
+    }
+
+    /// Opens a model.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn open(&self, path: &Path) -> Result<Checkpoint> {
+        let checkpoint = quant_formats::open(path, quant_formats::Opening { io: self.args.io.into(), ..Default::default() })?;
+        imatrix::refuse_as_model(&checkpoint)?;
+        Ok(checkpoint)
     }
 
     /// Compares two models.
     fn pair(&self, path: &Path) -> Result<Report> {
-        let open = |path: &Path| quant_formats::open(path, quant_formats::Opening { io: self.args.io.into(), ..Default::default() });
-        let (reference, candidate) = (open(&self.args.reference)?, open(path)?);
+        let (reference, candidate) = (self.open(&self.args.reference)?, self.open(path)?);
         let mut pairing = audit::pair(reference, candidate, self.args.imatrix.is_some())?;
         self.narrow(&mut pairing)?;
         let stats = self.audit.run(&pairing.subjects(&self.beside)?, &self.progress)?;
@@ -207,16 +213,17 @@ impl<'a> Session<'a> {
     /// Leaves out of a pairing what `--only` does not name.
     fn narrow(&self, pairing: &mut Pairing) -> Result<()> {
         let Some(only) = &self.only else { return Ok(()) };
-        let wanted: Vec<audit::Pair> = pairing.pairs.iter().filter(|pair| only.is_match(pairing.name_of(pair))).copied().collect();
+        let is_pair_wanted = |pair: &&audit::Pair| self.is_wanted(pairing.name_of(pair), pairing.reference.tensors[pair.reference].role);
+        let wanted: Vec<audit::Pair> = pairing.pairs.iter().filter(is_pair_wanted).copied().collect();
         pairing.pairs = wanted;
         let Pairing { reference, candidate, pairs, skipped, missing, extra, problems, .. } = pairing;
-        skipped.retain(|(name, _)| only.is_match(name));
-        [missing, extra].into_iter().for_each(|names| names.retain(|name| only.is_match(name)));
-        problems.retain(|problem| {
-            reference.tensors.iter().chain(&candidate.tensors).any(|t| only.is_match(&t.name) && problem.contains(&format!("'{}'", t.name)))
-        });
+        let tensors = || reference.tensors.iter().chain(&candidate.tensors);
+        let names: BTreeSet<&str> = tensors().filter(|t| self.is_wanted(&t.name, t.role)).map(|t| t.name.as_str()).collect();
+        skipped.retain(|(name, _)| names.contains(name.as_str()));
+        [missing, extra].into_iter().for_each(|list| list.retain(|name| names.contains(name.as_str())));
+        problems.retain(|problem| names.iter().any(|name| problem.contains(&format!("'{name}'"))));
         if pairs.is_empty() && problems.is_empty() {
-            return Err(Error::request(format!("--only '{only}' matches no tensor that both have")));
+            return Err(Error::request(format!("--only '{only}' matches no tensor that both have, and no role of one")));
         }
         Ok(())
     }
@@ -239,6 +246,10 @@ impl<'a> Session<'a> {
         for scheme in schemes.iter().filter(|s| self.args.imatrix.is_some() && s.model.output_error.is_none()) {
             let of = if schemes.len() > 1 { format!(" of {}", scheme.scheme) } else { String::new() };
             report.notes.push(format!("--imatrix: it has entries for none of the tensors{of}; its names are those of GGUF"));
+        }
+        for scheme in schemes.iter().filter(|s| s.compared == 0) {
+            let only = self.only.as_ref().map(Regex::as_str).unwrap_or_default();
+            report.problems.push(format!("--only '{only}' matches no tensor and no role of {}", scheme.scheme));
         }
         report.schemes = schemes;
     }

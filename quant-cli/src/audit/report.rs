@@ -112,12 +112,13 @@ pub struct TensorRow {
     pub worst_blocks: Vec<WorstBlock>,
 }
 
-/// How large the error is. Formulas: docs/audit.md. W are the weights of the reference, E is the candidate's less those.
+/// How large the error is. Formulas: docs/audit.md. W are the weights of the reference, E is the candidate's less those. Of no pair
+/// of weights nothing is known: the figures are NaN, which JSON shows as null.
 #[derive(Clone, Serialize)]
 pub struct Metrics {
     /// Pairs of weights compared.
     pub n: u64,
-    /// Whether no weight differs.
+    /// Whether there are weights and none differs.
     pub exact: bool,
     /// √(Σe²/n).
     pub rmse: f64,
@@ -153,7 +154,7 @@ pub struct Metrics {
     pub spectral_norm: Option<f64>,
 }
 
-/// What explains an error: the weights of the reference.
+/// What explains an error: the weights of the reference. What was not measured is NaN, or none.
 #[derive(Serialize)]
 pub struct Weights {
     pub min: f64,
@@ -163,13 +164,13 @@ pub struct Weights {
     /// m₄/m₂²: 3 for a normal distribution; none for constant weights.
     pub kurtosis: Option<f64>,
     /// Weights farther than 6 standard deviations from the mean.
-    pub outliers: u64,
+    pub outliers: Option<u64>,
     /// Their share.
-    pub outlier_share: f64,
+    pub outlier_share: Option<f64>,
     /// Columns with a weight of magnitude 6 or more, LLM.int8()'s threshold.
-    pub outlier_columns: u64,
+    pub outlier_columns: Option<u64>,
     /// Weights that are exactly 0.
-    pub zeros: u64,
+    pub zeros: Option<u64>,
     /// Pairs left out because a number of the reference or of the candidate is NaN or infinite.
     pub non_finite: u64,
 }
@@ -207,6 +208,16 @@ pub struct Failed {
 }
 
 impl Metrics {
+    /// The figures that are shares of 1.
+    pub const SHARES: &[&str] = &["relative_error", "output_error", "activation_error", "outlier_share"];
+    /// The figures that a BQT file keeps.
+    pub const STORED: &[&str] = &["n", "rmse", "relative_error", "sqnr_db", "max_abs_error", "mean_error", "cosine"];
+
+    /// Whether a weight differs.
+    pub fn differs(&self) -> bool {
+        self.n > 0 && !self.exact
+    }
+
     /// The figures that conditions can name.
     pub const NAMES: &[&str] = &[
         "n",

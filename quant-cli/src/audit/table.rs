@@ -5,13 +5,15 @@ use std::fmt::Write;
 use quant_core::error::Printable;
 
 use super::report::{Failed, LayerRow, Metrics, Report, SchemeReport, TensorRow};
-use crate::report::{bold, counted, table};
+use crate::report::{and_more, bold, counted, table};
 use crate::size::{bytes, count, duration};
 
 /// Tensors that are listed without `--all`.
 const WORST: usize = 12;
-/// Characters of a name.
-const NAME: usize = 38;
+/// The fewest and the most characters of a name.
+const NAME: (usize, usize) = (26, 38);
+/// Characters of a line, if names can be shortened so far.
+const WIDTH: usize = 80;
 /// Names of a list that are shown.
 const SHOWN: usize = 8;
 
@@ -22,7 +24,9 @@ pub fn text(report: &Report, all: bool) -> String {
         None => (&report.reference, "schemes tried on it".to_owned()),
     };
     let mut text = format!("{} {}, {}\n", bold("Audit of"), Printable(what), Printable(&how));
-    text += &report.imatrix.as_ref().map(|path| format!(" output %: weighed by {}\n", Printable(path))).unwrap_or_default();
+    if let Some(path) = report.imatrix.as_ref().filter(|_| report.schemes.iter().any(|s| s.model.output_error.is_some())) {
+        let _ = writeln!(text, " output %: weighed by {}", Printable(path));
+    }
     text += &summary(report);
     if report.schemes.len() > 1 && !all {
         text += &compared(report);
@@ -35,9 +39,12 @@ pub fn text(report: &Report, all: bool) -> String {
 
 fn summary(report: &Report) -> String {
     let weighed = report.schemes.iter().any(|s| s.model.output_error.is_some());
-    let row = |s: &SchemeReport| {
-        let worst = s.tensors.iter().max_by(|a, b| by_error(a, b)).filter(|t| !t.metrics.exact);
-        let worst = worst.map_or("none: nothing differs".into(), |t| shortened(&t.name, NAME));
+    let worst = |s: &SchemeReport| {
+        let worst = s.tensors.iter().max_by(|a, b| by_error(a, b)).filter(|t| t.metrics.differs());
+        let none = if s.model.n == 0 { "nothing was compared" } else { "none: nothing differs" };
+        worst.map_or(none.to_owned(), |t| t.name.clone())
+    };
+    let row = |(s, worst): (&SchemeReport, String)| {
         let mut cells = vec![s.scheme.clone(), bytes(s.bytes), format!("{:.2}", s.bits_per_weight), format!("{:.2}", s.compression)];
         cells.push(percent(&s.model));
         cells.extend(weighed.then(|| output(&s.model)));
@@ -47,13 +54,27 @@ fn summary(report: &Report) -> String {
     let mut headings = vec!["scheme", ">size", ">bits", ">× under f32", ">error %"];
     headings.extend(weighed.then_some(">output %"));
     headings.extend([">SQNR dB", "worst tensor"]);
-    table(&headings, report.schemes.iter().map(row))
+    let worst: Vec<String> = report.schemes.iter().map(worst).collect();
+    fitting(|most| {
+        let worst = shortened(worst.iter().map(String::as_str).collect(), most);
+        table(&headings, report.schemes.iter().zip(worst).map(row))
+    })
+}
+
+/// A table whose names are shortened until it fits, as far as they may be.
+fn fitting(table: impl Fn(usize) -> String) -> String {
+    let text = table(NAME.1);
+    let width = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+    if width <= WIDTH { text } else { table(NAME.1.saturating_sub(width - WIDTH).max(NAME.0)) }
 }
 
 /// What a conversion cost, below its own report.
 pub fn cost(scheme: &SchemeReport) -> String {
     let m = &scheme.model;
-    let output = m.output_error.map_or(String::new(), |v| format!(", weighed by importance {:.3} %", 100.0 * v));
+    if !m.differs() {
+        return format!("\n {} none\n", bold("Cost:")) + &scheme_text(scheme, false, false);
+    }
+    let output = m.output_error.map_or(String::new(), |_| format!(", output error {} %", output(m)));
     let total = format!("\n {} error {} %, SQNR {} dB{output}\n", bold("Cost:"), percent(m), decibels(m));
     total + &scheme_text(scheme, false, false)
 }
@@ -61,8 +82,8 @@ pub fn cost(scheme: &SchemeReport) -> String {
 fn scheme_text(scheme: &SchemeReport, is_named: bool, all: bool) -> String {
     let name = if is_named { format!(", {}", Printable(&scheme.scheme)) } else { String::new() };
     let mut text = String::new();
-    if scheme.compared == 0 {
-        return "\n Nothing could be compared.\n".into();
+    if scheme.model.n == 0 {
+        return format!("\n Nothing was compared{name}.\n");
     }
     if scheme.model.exact {
         let _ = writeln!(text, "\n Nothing differs{name}: {} weights have exactly the values of the reference.", count(scheme.model.n));
@@ -97,7 +118,7 @@ fn aggregates<'a>(what: &str, rows: impl Iterator<Item = (String, usize, &'a Met
 /// Several schemes side by side.
 fn compared(report: &Report) -> String {
     let mut text = format!("\n{}\n", bold("By layer"));
-    for scheme in report.schemes.iter().filter(|s| !s.model.exact) {
+    for scheme in report.schemes.iter().filter(|s| s.model.differs()) {
         let _ = write!(text, " {}\n{}", Printable(&scheme.scheme), sparkline(&scheme.layers));
     }
     let _ = writeln!(text, "\n{}", bold("Error % by role (--all lists every tensor)"));
@@ -121,13 +142,13 @@ fn compared(report: &Report) -> String {
 fn worst(scheme: &SchemeReport, name: &str, all: bool) -> String {
     let mut rows: Vec<&TensorRow> = scheme.tensors.iter().collect();
     rows.sort_by(|a, b| by_error(b, a));
-    let differing = rows.iter().filter(|t| !t.metrics.exact).count();
+    let differing = rows.iter().filter(|t| t.metrics.differs()).count();
     let shown = if all { rows.len() } else { WORST.min(differing) };
     let weighed = rows.iter().any(|t| t.metrics.output_error.is_some());
     let spectral = rows.iter().any(|t| t.metrics.spectral_norm.is_some());
     let title = if all { format!("Tensors{name}, worst first") } else { format!("Worst tensors{name}: {shown} of {}", rows.len()) };
-    let cells = |t: &&TensorRow| {
-        let mut cells = vec![shortened(&t.name, NAME), t.to.clone(), format!("{:.2}", t.bits_per_weight)];
+    let cells = |(t, name): (&&TensorRow, String)| {
+        let mut cells = vec![name, t.to.clone(), format!("{:.2}", t.bits_per_weight)];
         cells.extend(figures(&t.metrics));
         cells.extend(weighed.then(|| output(&t.metrics)));
         cells.extend(spectral.then(|| t.metrics.spectral_norm.map_or("–".into(), scientific)));
@@ -136,7 +157,12 @@ fn worst(scheme: &SchemeReport, name: &str, all: bool) -> String {
     let mut headings = vec!["tensor", "to", ">bits", ">error %", ">SQNR dB", ">max |e|", ">cosine"];
     headings.extend(weighed.then_some(">output %"));
     headings.extend(spectral.then_some(">‖E‖₂"));
-    format!("\n{}\n", bold(&title)) + &table(&headings, rows.iter().take(shown).map(cells))
+    let rows = &rows[..shown];
+    let text = fitting(|most| {
+        let names = shortened(rows.iter().map(|t| t.name.as_str()).collect(), most);
+        table(&headings, rows.iter().zip(names).map(cells))
+    });
+    format!("\n{}\n", bold(&title)) + &text
 }
 
 /// A bar for each layer, from that with the least error to that with the greatest.
@@ -180,9 +206,21 @@ fn lists(report: &Report) -> String {
     list("Problems", report.problems.clone());
     list("Missing in the candidate", report.missing.clone());
     list("Only in the candidate", report.extra.clone());
-    list("Skipped", report.skipped.iter().map(|s| format!("{}: {}", s.name, s.reason)).collect());
+    list("Skipped", skipped(report));
     list("Conditions that hold (--fail-if)", report.failed.iter().map(failed).collect());
     text
+}
+
+/// What was skipped: a line for each reason, with the first name.
+fn skipped(report: &Report) -> Vec<String> {
+    let mut reasons: Vec<(&str, &str, usize)> = Vec::new();
+    for s in &report.skipped {
+        match reasons.iter_mut().find(|(reason, ..)| *reason == s.reason) {
+            Some((.., n)) => *n += 1,
+            None => reasons.push((&s.reason, &s.name, 0)),
+        }
+    }
+    reasons.into_iter().map(|(reason, name, more)| format!("{name}{}: {reason}", and_more(more))).collect()
 }
 
 /// A condition that holds, in a line.
@@ -203,10 +241,16 @@ fn closing(report: &Report) -> String {
 }
 
 fn figures(m: &Metrics) -> Vec<String> {
-    vec![percent(m), decibels(m), scientific(m.max_abs_error), format!("{:.6}", m.cosine)]
+    match m.n {
+        0 => vec!["–".to_owned(); 4],
+        _ => vec![percent(m), decibels(m), scientific(m.max_abs_error), format!("{:.6}", m.cosine)],
+    }
 }
 
 fn percent(m: &Metrics) -> String {
+    if m.n == 0 {
+        return "–".into();
+    }
     m.relative_error.map_or("∞".into(), |v| format!("{:.3}", 100.0 * v))
 }
 
@@ -217,6 +261,7 @@ fn output(m: &Metrics) -> String {
 
 fn decibels(m: &Metrics) -> String {
     match (m.exact, m.sqnr_db) {
+        _ if m.n == 0 => "–".into(),
         (true, _) => "exact".into(),
         (_, Some(v)) => format!("{:.2}", if v.abs() < 0.005 { 0.0 } else { v }),
         _ => "−∞".into(),
@@ -229,16 +274,22 @@ fn scientific(v: f64) -> String {
 
 /// From the least relative error to the greatest.
 fn by_error(a: &TensorRow, b: &TensorRow) -> std::cmp::Ordering {
-    let error = |t: &TensorRow| t.metrics.relative_error.unwrap_or(f64::INFINITY);
+    let error = |t: &TensorRow| if t.metrics.n == 0 { -1.0 } else { t.metrics.relative_error.unwrap_or(f64::INFINITY) };
     error(a).total_cmp(&error(b)).then_with(|| b.name.cmp(&a.name))
 }
 
-/// A name of at most so many characters: the middle of a longer one is left out.
-fn shortened(name: &str, most: usize) -> String {
-    let n = name.chars().count();
-    if n <= most {
-        return name.into();
+/// Names of at most so many characters: if some are longer, `.weight`, then `model.` are left out of all, and at last the middle.
+fn shortened(names: Vec<&str>, most: usize) -> Vec<String> {
+    let length = |name: &str| name.chars().count();
+    let fit = |names: &[&str]| names.iter().all(|name| length(name) <= most);
+    let mut names = names;
+    if !fit(&names) {
+        names.iter_mut().for_each(|name| *name = name.strip_suffix(".weight").unwrap_or(name));
+    }
+    if !fit(&names) {
+        names.iter_mut().for_each(|name| *name = name.strip_prefix("model.").unwrap_or(name));
     }
     let (head, tail) = (most / 2 - 1, most - most / 2);
-    name.chars().take(head).chain(['…']).chain(name.chars().skip(n - tail)).collect()
+    let cut = |name: &str| name.chars().take(head).chain(['…']).chain(name.chars().skip(length(name) - tail)).collect();
+    names.into_iter().map(|name| if length(name) <= most { name.to_owned() } else { cut(name) }).collect()
 }

@@ -34,6 +34,8 @@ impl Session<'_> {
     pub fn tried(&self) -> Result<Report> {
         let types = self.args.types.iter().map(|text| self.type_asked(text));
         let asked = types.chain(self.args.recipe.iter().map(|path| self.recipe_asked(path))).collect::<Result<Vec<_>>>()?;
+        let mut asked = asked;
+        tell_apart(&mut asked)?;
         let mut report = empty(self.args, "");
         let mut schemes = Vec::new();
         let mut names = Vec::new();
@@ -41,6 +43,9 @@ impl Session<'_> {
             let (name, scheme) = self.one(asked, &mut report)?;
             schemes.push(scheme);
             names.push(name);
+        }
+        if let Some(only) = self.only.as_ref().filter(|_| schemes.iter().all(|s| s.compared == 0)) {
+            return Err(Error::request(format!("--only '{only}' matches no tensor and no role")));
         }
         names.dedup();
         report.names = if let [name] = names[..] { name } else { "Hugging Face, and those of GGUF for mixes" };
@@ -69,7 +74,7 @@ impl Session<'_> {
     }
 
     fn one(&self, asked: Asked, report: &mut Report) -> Result<(&'static str, SchemeReport)> {
-        let checkpoint = quant_formats::open(&self.args.reference, quant_formats::Opening { io: self.args.io.into(), ..Default::default() })?;
+        let checkpoint = self.open(&self.args.reference)?;
         let checkpoint = if asked.mix.is_some() && checkpoint.kv.is_empty() && model::is_mappable(&checkpoint) {
             let wanted = ToGguf { is_rounded: true, tensors_only: true, ..ToGguf::default() };
             model::to_gguf(audit::by_numbers(checkpoint, Form::Gguf)?, &wanted)?.checkpoint
@@ -85,7 +90,7 @@ impl Session<'_> {
         }
         notes.extend_from_slice(&checkpoint.notes);
         notes.extend(convert_notes(&request, &checkpoint, &plan).into_iter().map(|text| format!("{name}: {text}")));
-        self.narrow_plan(&mut plan)?;
+        plan.tensors.retain(|t| self.is_wanted(&t.name, t.role));
         plan.scan(&checkpoint, &self.budget, false, &self.progress).map_err(|e| self.unfit(e))?;
         let subjects = audit::tried(&checkpoint, &plan, &self.beside)?;
         let (places, subjects): (Vec<usize>, Vec<Subject<'_>>) = subjects.into_iter().unzip();
@@ -113,19 +118,25 @@ impl Session<'_> {
             other => other.of(&self.args.reference),
         }
     }
+}
 
-    fn narrow_plan(&self, plan: &mut Plan) -> Result<()> {
-        plan.tensors.retain(|t| self.is_wanted(&t.name));
-        match (&self.only, plan.tensors.is_empty()) {
-            (Some(only), true) => Err(Error::request(format!("--only '{only}' matches no tensor"))),
-            _ => Ok(()),
-        }
+/// Gives recipes of the same name that of their path; refuses what is asked for twice.
+fn tell_apart(asked: &mut [Asked]) -> Result<()> {
+    let names: Vec<String> = asked.iter().map(|a| a.name.clone()).collect();
+    let is_repeated = |names: &[String], i: usize| names.iter().filter(|name| **name == names[i]).count() > 1;
+    for (i, a) in asked.iter_mut().enumerate().filter(|(i, _)| is_repeated(&names, *i)) {
+        a.name = a.file.as_ref().map_or(names[i].clone(), |file| file.path.display().to_string());
+    }
+    let names: Vec<String> = asked.iter().map(|a| a.name.clone()).collect();
+    match (0..names.len()).find(|&i| is_repeated(&names, i)) {
+        Some(i) => Err(Error::request(format!("'{}' is asked for twice", names[i]))),
+        None => Ok(()),
     }
 }
 
 /// What a conversion would say of the types that it gives.
 fn convert_notes(request: &Request, checkpoint: &Checkpoint, plan: &Plan) -> Vec<String> {
-    let mut notes: Vec<String> = unmatched(&request.recipe.unmatched(&checkpoint.tensors)).into_iter().collect();
+    let mut notes: Vec<String> = unmatched(&request.recipe.unmatched(&checkpoint.tensors), checkpoint).into_iter().collect();
     notes.extend(request.mix.as_ref().map(|mix| crate::mix::notes(mix, checkpoint, plan)).unwrap_or_default());
     notes.extend(fallbacks(plan.tensors.iter().filter(|t| !t.copied).map(|t| (t.name.as_str(), t.reason.as_str()))));
     notes

@@ -97,6 +97,7 @@ fn of_config(config: &Config) -> Result<Subject> {
 }
 
 fn of_checkpoint(mut checkpoint: Checkpoint, io: Io) -> Result<Subject> {
+    gguf::imatrix::refuse_as_model(&checkpoint)?;
     let stored = checkpoint.tensors.iter().map(Tensor::stored_bytes).sum();
     let mut notes = Vec::new();
     match foreign::unpack(&checkpoint) {

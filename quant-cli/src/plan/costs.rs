@@ -22,7 +22,7 @@ pub struct Costs {
 }
 
 impl Costs {
-    /// Measures tensors of `checkpoint` under the schemes wanted of each.
+    /// Measures tensors of `checkpoint` under the schemes wanted of each. Types of ggml look at importance if `weighed`.
     ///
     /// # Errors
     /// If a tensor cannot be read, or holds a number that a scheme cannot.
@@ -30,6 +30,7 @@ impl Costs {
         checkpoint: &Checkpoint,
         wanted: &BTreeMap<usize, BTreeSet<String>>,
         beside: &Beside,
+        weighed: bool,
         full: bool,
         backend: &dyn Backend,
         progress: &crate::progress::Progress,
@@ -40,7 +41,7 @@ impl Costs {
             if progress.cancelled() {
                 return Err(Error::Cancelled);
             }
-            let found = of_tensor(checkpoint, index, schemes, beside, full, backend)?;
+            let found = of_tensor(checkpoint, index, schemes, beside, weighed, full, backend)?;
             progress.advance(1);
             Ok(found)
         };
@@ -66,6 +67,7 @@ fn of_tensor(
     index: usize,
     schemes: &BTreeSet<String>,
     beside: &Beside,
+    weighed: bool,
     full: bool,
     backend: &dyn Backend,
 ) -> Result<Measured> {
@@ -81,7 +83,7 @@ fn of_tensor(
         let read = Rows::read(source, index, piece, importance.as_deref(), backend)?;
         for (scheme, total) in &mut stats {
             let scheme: Scheme = scheme.parse().map_err(|e: quant_core::scheme::BadScheme| Error::request(e.to_string()))?;
-            total.merge(&read.under(scheme, matches!(scheme, Scheme::Ggml(_)), backend).map_err(named)?);
+            total.merge(&read.under(scheme, weighed && matches!(scheme, Scheme::Ggml(_)), backend).map_err(named)?);
         }
     }
     let error = |stats: &ErrorStats| stats.output_error().or(stats.relative()).filter(|error| error.is_finite()).unwrap_or(1.0);

@@ -6,11 +6,14 @@ use std::fmt::Write;
 use quant_core::error::Printable;
 use serde::Serialize;
 
-use crate::report::{bold, table};
+use crate::report::{and_more, bold, table};
 use crate::size::{bytes, count};
 
 /// How far the size of a fixed mix may be from that of the plan to be shown beside it.
 const NEAR: f64 = 0.3;
+
+/// A distance from the bound that says more of the bound than of the plan.
+const LOOSE: f64 = 0.05;
 
 /// A plan.
 #[derive(Serialize)]
@@ -21,8 +24,8 @@ pub struct Report {
     pub budget: Option<u64>,
     /// Bytes of the tensors.
     pub bytes: u64,
-    /// Bytes of the GGUF file, with metadata and tokenizer; none for BQT.
-    pub file_bytes: Option<u64>,
+    /// Bytes of the file, with metadata and tokenizer; in BQT double quantization may write a few digits more or less.
+    pub file_bytes: u64,
     pub bits_per_weight: f64,
     /// √(Σw·r²/Σw), r the relative error of a tensor, w how much it counts.
     pub error: f64,
@@ -37,12 +40,10 @@ pub struct Report {
     pub tensors: Vec<TensorRow>,
     /// Tensors whose type is not chosen.
     pub kept: Vec<KeptRow>,
-    #[serde(skip)]
-    pub keep_patterns: Vec<String>,
-    /// Patterns and types of the recipe.
-    #[serde(skip)]
-    pub rules: Vec<(String, String)>,
     pub notes: Vec<String>,
+    /// The text of the recipe.
+    #[serde(skip)]
+    pub recipe: String,
 }
 
 /// A mix of llama-quantize.
@@ -98,10 +99,9 @@ impl Report {
         text += &table(&["role", "types", ">size", ">error %", ">share of the total %"], self.roles());
         text += &self.kept_text();
         let what = if self.budget.is_some() { "squared error" } else { "size" };
-        if let Some(size) = self.file_bytes {
-            let _ = writeln!(text, "\n the file, with metadata and tokenizer: {}", bytes(size));
-        }
-        let _ = writeln!(text, " the {what} is at most {:.3} % above the least that these types allow", 100.0 * self.gap);
+        let _ = writeln!(text, "\n the file, with metadata and tokenizer: {}", bytes(self.file_bytes));
+        let bound = if self.gap > LOOSE { "; so loose a bound comes from few tensors or far steps between types" } else { "" };
+        let _ = writeln!(text, " the {what} is at most {:.3} % above the least that these types allow{bound}", 100.0 * self.gap);
         text
     }
 
@@ -111,11 +111,15 @@ impl Report {
         (size as f64 / self.bytes.max(1) as f64 - 1.0).abs() <= NEAR || !self.mixes.iter().any(between)
     }
 
-    /// What is not chosen, in a line.
+    /// What is not chosen: a line for each type, with the first name.
     fn kept_text(&self) -> String {
-        let size: u64 = self.kept.iter().map(|t| t.bytes).sum();
-        let types = counted(self.kept.iter().map(|t| t.scheme.as_str()));
-        if self.kept.is_empty() { String::new() } else { format!("  not chosen: {types}, {}\n", bytes(size)) }
+        let mut types: BTreeMap<&str, Vec<&KeptRow>> = BTreeMap::new();
+        self.kept.iter().for_each(|t| types.entry(&t.scheme).or_default().push(t));
+        let line = |(scheme, rows): (&str, Vec<&KeptRow>)| {
+            let (n, size) = (rows.len(), rows.iter().map(|t| t.bytes).sum());
+            format!("  not chosen: {n} × {scheme}, {} ({}{})\n", bytes(size), Printable(&rows[0].name), and_more(n - 1))
+        };
+        types.into_iter().map(line).collect()
     }
 
     /// One row for each role.
@@ -136,37 +140,6 @@ impl Report {
         };
         order.iter().map(row).collect()
     }
-
-    /// The recipe, with the mix that it bends if it is for GGUF.
-    pub fn recipe(&self, mix: Option<&str>) -> String {
-        let mut text =
-            format!("# A recipe for quant convert --recipe, by plan of quant {}, for {}\n", env!("CARGO_PKG_VERSION"), file_name(&self.model));
-        let _ = writeln!(text, "# {:.3} bits a weight, expected error {:.3} %", self.bits_per_weight, 100.0 * self.error);
-        if let Some(path) = &self.imatrix {
-            let _ = writeln!(text, "# Made with the importance matrix {}: convert with the same one, --imatrix FILE.", file_name(path));
-        }
-        text.push('\n');
-        if let Some(mix) = mix {
-            let _ = writeln!(text, "mix = \"{mix}\"");
-        }
-        let _ = writeln!(text, "parameters = {}", self.weights);
-        if self.imatrix.is_some() {
-            text += "imatrix = true\n";
-        }
-        if !self.keep_patterns.is_empty() {
-            let patterns: Vec<String> = self.keep_patterns.iter().map(|text| quoted(text)).collect();
-            let _ = writeln!(text, "\nkeep = [{}]", patterns.join(", "));
-        }
-        for (pattern, scheme) in &self.rules {
-            let _ = write!(text, "\n[[tensor]]\nmatch = {}\ntype = \"{scheme}\"\n", quoted(pattern));
-        }
-        text
-    }
-}
-
-/// The name of a file, for a comment.
-fn file_name(path: &str) -> String {
-    quoted(&std::path::Path::new(path).file_name().map_or(path.into(), |name| name.to_string_lossy()))
 }
 
 /// How many of each: "3 × q5_k, 1 × q6_k".
@@ -175,26 +148,4 @@ fn counted<'a>(types: impl Iterator<Item = &'a str>) -> String {
     types.for_each(|ty| *counts.entry(ty).or_default() += 1);
     let texts: Vec<String> = counts.iter().map(|(ty, n)| format!("{n} × {ty}")).collect();
     texts.join(", ")
-}
-
-/// A text as a string of TOML.
-fn quoted(text: &str) -> String {
-    let escaped = |c: char| match c {
-        '"' | '\\' => format!("\\{c}"),
-        ' '..='~' => c.to_string(),
-        c => format!("\\U{:08X}", c as u32),
-    };
-    format!("\"{}\"", text.chars().map(escaped).collect::<String>())
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn any_name_is_a_string_of_toml() {
-        for name in ["plain", "a\"b\\c", "\u{200b}\0\n\u{1f600}é", "^blk\\.0$"] {
-            let text = format!("x = {}", super::quoted(name));
-            let table: toml::Table = toml::from_str(&text).unwrap();
-            assert_eq!(table["x"].as_str(), Some(name));
-        }
-    }
 }

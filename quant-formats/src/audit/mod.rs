@@ -17,7 +17,7 @@ use quant_core::source::{Importance, Source, Tensor};
 use quant_core::{Dtype, Error, Result, Scheme, convert};
 
 pub use place::{Part, layer_of, part_of};
-pub use sensitivity::sensitivities;
+pub use sensitivity::{has_head, sensitivities};
 
 use crate::Checkpoint;
 use crate::foreign::{self, Form};
@@ -270,7 +270,7 @@ impl Beside {
         if name == "token_embd.weight" {
             return Ok(None);
         }
-        Err(Error::request(format!("importance of '{name}': found {found} values, needed {needed}, one a column")))
+        Err(matrix.of_other_model(name, found, needed))
     }
 
     fn activations(&self, name: &str, shape: &[u64]) -> Result<Option<Inputs<'_>>> {

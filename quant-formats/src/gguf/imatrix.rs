@@ -23,6 +23,7 @@ use quant_core::{Dtype, Error, Result, Scheme};
 use super::cursor::{Cursor, Subject};
 use super::entry::{Entry, Kind, find};
 use super::header::{self, Header, Info};
+use crate::Checkpoint;
 use crate::checkpoint::At;
 use crate::input::{Identity, Input, Io};
 
@@ -110,12 +111,29 @@ impl ImportanceMatrix {
         self.input.identity()
     }
 
+    /// That it has another number of values for a tensor than that has columns.
+    pub(crate) fn of_other_model(&self, name: &str, found: u64, needed: u64) -> Error {
+        let problem = format!("is of another model: found {found} values, needed {needed}, one a column of each expert");
+        Error::tensor(self.input.path(), name, problem)
+    }
+
     /// Checks that the file has not changed since it was opened.
     ///
     /// # Errors
     /// If it has.
     pub fn check_unchanged(&self) -> Result<()> {
         self.input.check_unchanged()
+    }
+}
+
+/// Refuses an importance matrix where a model is needed: it has tensors, but no weights.
+///
+/// # Errors
+/// If it is one.
+pub fn refuse_as_model(checkpoint: &Checkpoint) -> Result<()> {
+    match find(&checkpoint.kv, "general.type").and_then(Entry::text) {
+        Some("imatrix") => Err(Error::file(&checkpoint.path, "is an importance matrix, needed a model; --imatrix takes it")),
+        _ => Ok(()),
     }
 }
 

@@ -161,8 +161,10 @@ fn importance(mix: &Mix, checkpoint: &Checkpoint, planned: &Planned) -> Result<O
     if matches!(name.as_str(), "token_embd.weight" | "per_layer_token_embd.weight") {
         return Ok(None);
     }
-    let needed = needed.map_or("no more than three dimensions".into(), |n| n.to_string());
-    Err(Error::request(format!("{path}: tensor '{name}': found {found} values, needed {needed}")))
+    match needed {
+        Some(needed) => Err(matrix.of_other_model(name, found, needed)),
+        None => Err(Error::request(format!("{path}: tensor '{name}': found importance, needed no more than three dimensions"))),
+    }
 }
 
 /// What the rules of a mix ask about the model: from overrides, then from the metadata of its file.

@@ -18,7 +18,7 @@ pub fn map(scheme: &SchemeReport) -> String {
     let cells = cells(scheme);
     let colours = Colours::of(cells.iter().flatten().filter_map(Sum::decibels));
     let heads: String = scheme.roles.iter().map(|r| format!("<th scope=\"col\">{}", Escaped(r.role))).collect();
-    let mut html = if scheme.model.exact { String::new() } else { legend(&colours) };
+    let mut html = if scheme.model.differs() { legend(&colours) } else { String::new() };
     let label = format!("SQNR of each layer and role, {}", Escaped(&scheme.scheme));
     let _ = writeln!(html, "<div class=\"scroll heat-scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{label}\"><table class=\"heat\">");
     let _ = writeln!(html, "<thead><tr><th scope=\"col\">layer{heads}<th scope=\"col\">all</thead>\n<tbody>");
@@ -45,6 +45,9 @@ struct Sum {
 impl Sum {
     fn add(&mut self, tensor: &TensorRow) {
         let (n, w) = (tensor.metrics.n as f64, &tensor.weights);
+        if tensor.metrics.n == 0 {
+            return;
+        }
         let squared_error = tensor.metrics.rmse.powi(2) * n;
         self.tensors += 1;
         self.squared_error += squared_error;
@@ -118,5 +121,8 @@ fn legend(colours: &Colours) -> String {
 }
 
 fn total(metrics: &Metrics) -> String {
+    if metrics.n == 0 {
+        return "<td>–".into();
+    }
     if metrics.exact { "<td class=\"exact\">exact".into() } else { format!("<td title=\"{}\">{}", percent(error(metrics)), decibels(metrics)) }
 }

@@ -12,7 +12,7 @@ const ROLE_STANDS_OUT: f64 = 1.15;
 
 /// A sentence, as HTML.
 pub fn advice(report: &Report, scheme: &SchemeReport) -> String {
-    if scheme.model.exact {
+    if !scheme.model.differs() {
         return String::new();
     }
     format!("Worth a try with <b>{}</b>: {}", Escaped(&scheme.scheme), what(report, scheme))

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::text::{Escaped, decibels, error, number, optional};
+use super::text::{Escaped, cosine, decibels, error, number, optional};
 use crate::audit::report::{SchemeReport, TensorRow};
 
 /// A column: its heading, what the heading means, and the text of a cell. Two of the first columns are not numbers; page.css aligns
@@ -56,8 +56,8 @@ fn columns(scheme: &SchemeReport) -> Vec<Column> {
         percents(t.metrics.activation_error)
     });
     add(has(|t| t.metrics.spectral_norm), "‖E‖₂", "greatest singular value of the error", |t| optional(t.metrics.spectral_norm));
-    add(true, "kurtosis", "how heavy the tails of the weights are; 3 is normal", |t| optional(t.weights.kurtosis));
-    add(true, "outliers %", "weights beyond 6 standard deviations", |t| number(100.0 * t.weights.outlier_share));
+    add(has(|t| t.weights.kurtosis), "kurtosis", "how heavy the tails of the weights are; 3 is normal", |t| optional(t.weights.kurtosis));
+    add(has(|t| t.weights.outlier_share), "outliers %", "weights beyond 6 standard deviations", |t| percents(t.weights.outlier_share));
     columns
 }
 
@@ -73,7 +73,7 @@ fn fixed() -> Vec<Column> {
         column("layer", "number of the layer", |t| t.layer.map_or("–".into(), |n| n.to_string())),
         column("shape", "rows first", shape),
         column("max |e|", "largest error of a weight", |t| number(t.metrics.max_abs_error)),
-        column("cosine", "1 if the directions agree", |t| format!("{:.6}", t.metrics.cosine)),
+        column("cosine", "1 if the directions agree", |t| cosine(&t.metrics)),
         column("p99 |e|", "99 % of the errors are at most this", |t| number(t.metrics.error_p99)),
     ]
 }

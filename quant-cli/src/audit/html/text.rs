@@ -28,7 +28,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// The relative error as a number: 0 where nothing differs, infinite where only the weights are zero.
+/// The relative error as a number: 0 where nothing differs or was compared, infinite where only the weights are zero.
 pub fn error(metrics: &Metrics) -> f64 {
     match metrics.relative_error {
         _ if metrics.exact || metrics.n == 0 => 0.0,
@@ -73,6 +73,11 @@ pub fn decibels(metrics: &Metrics) -> String {
         Some(db) if db.is_finite() => format!("{db:.1}"),
         _ => number(-20.0 * error(metrics).log10()),
     }
+}
+
+/// The cosine, if there are weights.
+pub fn cosine(metrics: &Metrics) -> String {
+    if metrics.n == 0 { "–".into() } else { format!("{:.6}", metrics.cosine) }
 }
 
 /// A number that may be lacking.

@@ -10,7 +10,7 @@ pub const STANDS_OUT: f64 = 1.5;
 
 /// The sentences on the whole report, as HTML.
 pub fn summary(report: &Report) -> Vec<String> {
-    let mut by_error: Vec<_> = report.schemes.iter().filter(|s| s.compared > 0).collect();
+    let mut by_error: Vec<_> = report.schemes.iter().filter(|s| s.model.n > 0).collect();
     by_error.sort_by(|a, b| error(&a.model).total_cmp(&error(&b.model)));
     let Some(worst) = by_error.last() else { return vec!["Nothing was compared.".into()] };
     if worst.model.exact {
@@ -27,8 +27,8 @@ pub fn summary(report: &Report) -> Vec<String> {
 
 /// Where the error of a scheme is: layer, role and tensor.
 pub fn about(scheme: &SchemeReport) -> String {
-    if scheme.model.exact {
-        return "No weight differs.".into();
+    if !scheme.model.differs() {
+        return if scheme.model.n == 0 { "Nothing was compared.".into() } else { "No weight differs.".into() };
     }
     let layers = scheme.layers.iter().filter_map(|l| l.layer.map(|n| (format!("layer {n}"), &l.metrics)));
     let roles = scheme.roles.iter().map(|r| (shown_role(r), &r.metrics));

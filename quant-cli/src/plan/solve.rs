@@ -1,0 +1,117 @@
+//! The choice: candidates of each tensor, a budget, and what the file of the choice is.
+
+use quant_core::allocate::{self, Candidate};
+use quant_core::plan::{Plan, Planned};
+use quant_core::{Error, Result, Scheme};
+
+use super::costs::Costs;
+use super::planner::{Open, Planner};
+
+/// Bytes of a tensor in the index of a BQT file that only the numbers tell: digits that double quantization writes.
+const DIGITS: u64 = 32;
+/// More than any bits a weight or percentage of error: a recipe that names it has at least as many bytes as the one that is written.
+const LONGEST: f64 = 99_999.0;
+
+/// What was found.
+pub struct Solution {
+    pub choice: Vec<usize>,
+    /// The total error, and what no choice goes below (in bytes, if the error is the limit).
+    pub error: f64,
+    pub bound: f64,
+    /// The most bytes of tensors, if that is the limit.
+    pub budget: Option<u64>,
+    /// What a conversion makes of the tensors.
+    pub plan: Plan,
+    /// Whether every tensor has the type that costs it least.
+    pub is_best: bool,
+}
+
+impl Planner<'_> {
+    /// The best choice for what was asked.
+    ///
+    /// # Errors
+    /// If no choice is small or good enough, with what the best one is.
+    pub fn solve(&self, open: &[Open], costs: &Costs) -> Result<Solution> {
+        let candidates = open.iter().map(|o| self.candidates(o, costs)).collect::<Result<Vec<_>>>()?;
+        match self.args.max_error {
+            Some(limit) => self.smallest(open, &candidates, limit),
+            None => self.least_error(open, &candidates),
+        }
+    }
+
+    fn candidates(&self, o: &Open, costs: &Costs) -> Result<Vec<Candidate>> {
+        let t = &self.base.tensors[o.place];
+        let candidate = |scheme: &Scheme| {
+            let error = self.error_of(costs, t, *scheme).unwrap_or(1.0);
+            Ok(Candidate { bytes: bytes_of(t, *scheme)?, error: o.weight * error * error })
+        };
+        o.schemes.iter().map(candidate).collect()
+    }
+
+    /// The smallest choice within an error.
+    fn smallest(&self, open: &[Open], candidates: &[Vec<Candidate>], limit: f64) -> Result<Solution> {
+        let total_weight: f64 = open.iter().map(|o| o.weight).sum();
+        let unreachable = |_| {
+            let least: f64 = candidates.iter().map(|of| of.iter().map(|c| c.error).fold(f64::INFINITY, f64::min)).sum();
+            let least = 100.0 * (least / total_weight).sqrt();
+            Error::request(format!("--max-error: found {least:.4} % as the least error of these types, needed {} % or less", 100.0 * limit))
+        };
+        let found = allocate::within_error(candidates, limit * limit * total_weight).map_err(unreachable)?;
+        let (plan, _) = self.file(open, &found.choice)?;
+        let is_best = is_best(candidates, &found.choice);
+        Ok(Solution { choice: found.choice, error: found.error, bound: found.bound as f64, budget: None, plan, is_best })
+    }
+
+    /// The choice with the least error within the target.
+    fn least_error(&self, open: &[Open], candidates: &[Vec<Candidate>]) -> Result<Solution> {
+        let others = self.not_chosen(open).map(Planned::n_bytes).sum::<u64>();
+        // Bytes of the file that are no tensors, about: they depend on types, so they are counted again for each choice.
+        let beside = match self.args.target_size {
+            Some(_) => self.written(&[], String::new())?.1.saturating_sub(self.base.n_bytes()),
+            None => 0,
+        };
+        let mut total = match self.args.target_bpw {
+            Some(bits) => (bits / 8.0 * self.base.n_elements() as f64) as u64,
+            None => self.args.target_size.unwrap_or_default().saturating_sub(beside),
+        };
+        loop {
+            let found = allocate::within_bytes(candidates, total.saturating_sub(others)).map_err(|e| match e {
+                Error::Request(_) => self.too_small(candidates, others, beside),
+                other => other,
+            })?;
+            let (plan, size) = self.file(open, &found.choice)?;
+            let over = self.args.target_size.map_or(0, |most| size.saturating_sub(most));
+            if over == 0 {
+                let is_best = is_best(candidates, &found.choice);
+                return Ok(Solution { choice: found.choice, error: found.error, bound: found.bound, budget: Some(total), plan, is_best });
+            }
+            total = total.saturating_sub(over);
+        }
+    }
+
+    /// What a conversion makes of a choice, and the most bytes that its file has.
+    fn file(&self, open: &[Open], choice: &[usize]) -> Result<(Plan, u64)> {
+        let rules = self.rules(open, choice);
+        let (plan, size) = self.written(&rules, self.recipe(&rules, LONGEST, LONGEST))?;
+        let digits = if self.is_gguf { 0 } else { DIGITS * plan.tensors.len() as u64 };
+        Ok((plan, size + digits))
+    }
+
+    fn too_small(&self, candidates: &[Vec<Candidate>], others: u64, beside: u64) -> Error {
+        let least: u64 = candidates.iter().filter_map(|c| c.iter().map(|c| c.bytes).min()).sum::<u64>() + others;
+        let bits = least as f64 * 8.0 / self.base.n_elements().max(1) as f64;
+        let advice = "name smaller types in --schemes, or more room";
+        Error::request(match self.args.target_size {
+            Some(_) => format!("the target is too small: with these types the file has at least {} bytes; {advice}", least + beside),
+            None => format!("the target is too small: these types, with what is not quantized, need {bits:.2} bits a weight at least; {advice}"),
+        })
+    }
+}
+
+fn bytes_of(t: &Planned, scheme: Scheme) -> Result<u64> {
+    Ok(scheme.codec(&t.shape)?.parts().iter().map(quant_core::codec::Part::n_bytes).sum())
+}
+
+fn is_best(candidates: &[Vec<Candidate>], choice: &[usize]) -> bool {
+    candidates.iter().zip(choice).all(|(of, &choice)| of.iter().all(|c| c.error >= of[choice].error))
+}
