@@ -153,7 +153,7 @@ pub struct ConvertArgs {
     /// What to do with a tensor that holds NaN or infinities and should be quantized
     #[arg(long, value_enum, default_value_t)]
     pub non_finite: NonFinite,
-    /// Measure what quantization costs each tensor, while it is written; a BQT file keeps it. `quant audit --type` needs no writing
+    /// Measure what quantization costs each tensor, while it is written; a BQT file keeps it. `quant audit MODEL --type` tells it without writing
     #[arg(long, conflicts_with = "dry_run")]
     pub audit: bool,
     /// Show the whole plan and write nothing

@@ -285,6 +285,13 @@ fn what_stays_as_it_is_costs_nothing() {
     let report: Value = serde_json::from_str(&report).unwrap();
     let same: Vec<&Value> = report["tensors"].as_array().unwrap().iter().filter(|t| t["scheme"] == "iq4_xs").collect();
     assert!(same.len() > 20 && same.iter().all(|t| t["error"] == 0.0), "{same:?}");
+    // A folder in f32 is rounded on its way to GGUF; numbers below the least normal one of f16 lose digits then.
+    let folder = dir.path().join("f32");
+    convert(&tiny_llama(), &folder, &["--type", "f32"]);
+    let report: Value =
+        serde_json::from_str(&quant_ok(&["plan", folder.to_str().unwrap(), "--target-bpw", "16", "--schemes", "f16,q8_0", "--json"])).unwrap();
+    let rounded = report["tensors"].as_array().unwrap().iter().filter(|t| t["scheme"] == "f16" && t["error"] != 0.0);
+    assert!(rounded.count() > 20, "{report}");
 }
 
 /// Types that are no choice, targets that cannot be used up, patterns that match nothing: all are said.

@@ -214,9 +214,11 @@ impl<'a> Planner<'a> {
         Some(format!("{first}{more}: the importance matrix has no entry; every column counts the same there{also}"))
     }
 
-    /// The relative error of a tensor under a scheme, if it was measured. What has the scheme already is copied.
+    /// The relative error of a tensor under a scheme, if it was measured. What has the scheme from the first is copied.
     pub fn error_of(&self, costs: &Costs, t: &Planned, scheme: Scheme) -> Option<f64> {
-        if scheme.reads_like(t.from) { Some(0.0) } else { costs.of(t.source, scheme) }
+        let original = self.checkpoint.original.as_deref().unwrap_or(&self.checkpoint);
+        let is_copied = scheme.reads_like(t.from) && scheme.reads_like(original.tensors[t.source].scheme);
+        if is_copied { Some(0.0) } else { costs.of(t.source, scheme) }
     }
 
     /// What the recipe says of tensors: the choice; and of what has a type of ggml already that it keeps it, as the mix counts tensors
