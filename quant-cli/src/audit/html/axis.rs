@@ -24,15 +24,19 @@ impl Axis {
 
     /// Round numbers for marks, at most ten.
     pub fn steps(&self) -> Vec<f64> {
-        let rough = ((self.high - self.low) / 8.0).max(1e-6);
+        let rough = ((self.high - self.low) / 8.0).max(1e-6 * self.high.abs()).max(1e-100);
         let decade = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * decade).find(|s| *s >= rough).unwrap_or(rough);
         let first = (self.low / step).ceil() as i64;
         (first..first + 10).map(|i| i as f64 * step).filter(|x| self.holds(*x)).collect()
     }
 
-    /// Marks of an axis of logarithms, as numbers before the logarithm: 1, 2, 5 and 10 times powers of ten, or only the powers.
+    /// Marks of an axis of logarithms, as numbers before the logarithm: powers of ten; 1, 2, 5 and 10 times these; or, where the numbers
+    /// are near each other, steps of the same length.
     pub fn decades(&self) -> Vec<f64> {
+        if self.high - self.low < 0.7 {
+            return Axis { low: 10f64.powf(self.low), high: 10f64.powf(self.high), ..*self }.steps();
+        }
         let powers = self.low.floor() as i32..=self.high.ceil() as i32;
         let every = ((self.high - self.low) / 8.0).ceil().max(1.0) as i32;
         let within: &[f64] = if self.high - self.low < 2.5 { &[1.0, 2.0, 5.0] } else { &[1.0] };
@@ -59,6 +63,9 @@ mod tests {
         assert_eq!(axis(3.8, 8.9).steps(), [4.0, 5.0, 6.0, 7.0, 8.0]);
         assert_eq!(axis(-3.1, -1.9).decades(), [1e-3, 2e-3, 5e-3, 1e-2]);
         assert_eq!(axis(-6.0, 0.0).decades().len(), 7);
+        let near = axis(-1.3, -1.1).decades();
+        assert_eq!(near.iter().map(|x| format!("{x:.3}")).collect::<Vec<_>>(), ["0.055", "0.060", "0.065", "0.070", "0.075"]);
+        assert!(axis(-9.02, -9.0).decades().len() > 2);
         assert_eq!(axis(1.0, 1.0).at(1.0), 0.0);
         assert_eq!(range([2.0, f64::NAN, 1.0].into_iter()), Some((1.0, 2.0)));
     }

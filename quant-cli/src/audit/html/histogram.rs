@@ -44,7 +44,7 @@ fn caption(scheme: &SchemeReport) -> String {
     let total: u64 = scheme.histogram.iter().map(|bin| bin.count).sum();
     let zero: u64 = scheme.histogram.iter().filter(|bin| bin.to <= 0.0).map(|bin| bin.count).sum();
     if total == zero {
-        return "no weight has an error.".into();
+        return if total == 0 { "nothing was compared.".into() } else { "no weight has an error.".into() };
     }
     let m = &scheme.model;
     let exact = if zero > 0 { format!("; {} of the weights have none", percent(zero as f64 / total as f64)) } else { String::new() };
