@@ -341,3 +341,29 @@ fn embeddings_without_a_head_weigh_less() {
     near(weight(&["llama.attention.causal=bool:false"]), 0.6);
     near(weight(&["llama.pooling_type=u32:1"]), 0.6);
 }
+
+/// Errors of a plan in full are those of its recipe, of what is rounded on the way to GGUF, too; and nothing needs to be allowed that
+/// `convert` does without being asked.
+#[test]
+fn full_plans_have_the_errors_of_their_recipes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    convert(&tiny_llama(), Path::new(&path("int8")), &["--type", "int8"]);
+    convert(&tiny_llama(), Path::new(&path("q8.gguf")), &["--type", "q8_0"]);
+    for (i, (model, schemes)) in
+        [(path("int8"), "q4_k,q8_0"), (path("q8.gguf"), "f16,affine4:32"), (path("int8"), "nf4,affine5:row")].iter().enumerate()
+    {
+        let recipe = path(&format!("{i}.toml"));
+        let line = ["plan", model, &recipe, "--full", "--target-bpw", "20", "--schemes", schemes];
+        assert!(!quant_ok(&line).contains("--allow-requantize"));
+        let report: Value = serde_json::from_str(&quant_ok(&[line.as_slice(), &["--force", "--json"]].concat())).unwrap();
+        let tried: Value = serde_json::from_str(&quant_ok(&["audit", model, "--recipe", &recipe, "--json"])).unwrap();
+        let rows = tried["schemes"][0]["tensors"].as_array().unwrap();
+        assert!(report["tensors"].as_array().unwrap().len() >= 28);
+        for t in report["tensors"].as_array().unwrap() {
+            let row = rows.iter().find(|row| row["name"] == t["name"]).unwrap();
+            let (planned, found) = (t["error"].as_f64().unwrap(), row["metrics"]["relative_error"].as_f64().unwrap());
+            assert!((planned - found).abs() <= 1e-9 * found, "{t} {found}");
+        }
+    }
+}

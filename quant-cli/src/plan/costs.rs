@@ -71,7 +71,7 @@ fn of_tensor(
     full: bool,
     backend: &dyn Backend,
 ) -> Result<Measured> {
-    let source: &Checkpoint = checkpoint.original.as_deref().unwrap_or(checkpoint);
+    let original = checkpoint.original.as_deref().map(|original| original as &dyn Source);
     let tensor = &checkpoint.tensors[index];
     let columns = tensor.shape.last().copied().unwrap_or(1).max(1);
     let n_rows = Rows::n_of(&tensor.shape);
@@ -80,7 +80,7 @@ fn of_tensor(
     let mut stats: BTreeMap<&String, ErrorStats> = schemes.iter().map(|scheme| (scheme, ErrorStats::default())).collect();
     let named = |e: Error| if let Error::NonFinite { index, value, .. } = e { unfit(checkpoint, tensor, index, value) } else { e };
     for piece in rows.chunks((SAMPLE / columns).max(1) as usize) {
-        let read = Rows::read(source, index, piece, importance.as_deref(), backend)?;
+        let read = Rows::read(checkpoint, original, index, piece, importance.as_deref(), backend)?;
         for (scheme, total) in &mut stats {
             let scheme: Scheme = scheme.parse().map_err(|e: quant_core::scheme::BadScheme| Error::request(e.to_string()))?;
             total.merge(&read.under(scheme, weighed && matches!(scheme, Scheme::Ggml(_)), backend).map_err(named)?);
@@ -88,7 +88,7 @@ fn of_tensor(
     }
     let error = |stats: &ErrorStats| stats.output_error().or(stats.relative()).filter(|error| error.is_finite()).unwrap_or(1.0);
     let errors = stats.into_iter().map(|(scheme, stats)| ((index, scheme.clone()), error(&stats))).collect();
-    let all = source.tensors()[index].n_elements();
+    let all = tensor.n_elements();
     Ok((errors, rows.len() as u64 * columns, all))
 }
 

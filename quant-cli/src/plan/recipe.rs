@@ -60,8 +60,8 @@ impl Planner<'_> {
         // What convert refuses without being asked: a mix for what is quantized, anything for what ggml quantized.
         let is_again = |(o, row): (&Open, &TensorRow)| {
             let from = self.base.tensors[o.place].from;
-            let is_quantized = if self.is_gguf { from.is_quantized() } else { matches!(from, Scheme::Ggml(_)) };
-            is_quantized && from.to_string() != row.scheme
+            let was_quantized = if self.is_gguf { from.is_quantized() } else { matches!(from, Scheme::Ggml(_)) };
+            was_quantized && o.schemes.iter().any(|s| s.is_quantized() && *s != from && s.to_string() == row.scheme)
         };
         let ending = if self.is_gguf { "gguf" } else { "bqt" };
         let mut words = vec!["quant convert".to_owned(), shell::word(&self.args.model), format!("OUTPUT.{ending} --recipe"), shell::word(recipe)];
