@@ -14,8 +14,8 @@ fn shown(dir: &Path, args: &[&str]) -> String {
     let out = Command::new(env!("CARGO_BIN_EXE_quant")).args(args).current_dir(dir).env("NO_COLOR", "1").output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let (stdout, stderr) = (text(out.stdout), text(out.stderr));
-    let timed = |line: &str| line.split(", in ").next().and_then(|line| line.split("; in ").next()).unwrap_or_default().to_owned();
-    let stdout: Vec<String> = stdout.lines().map(timed).collect();
+    let timed = |line: &str| line.split(", in ").next().unwrap_or_default().to_owned();
+    let stdout: Vec<String> = stdout.lines().filter(|line| !line.starts_with(" took ")).map(timed).collect();
     let stderr = if stderr.is_empty() { String::new() } else { format!("--- stderr\n{stderr}") };
     format!("$ quant {}\n{}\n{stderr}--- exit {}\n", args.join(" "), stdout.join("\n"), out.status.code().unwrap())
 }

@@ -11,7 +11,7 @@ use crate::size::{bytes, count, duration};
 /// Tensors that are listed without `--all`.
 const WORST: usize = 12;
 /// The fewest and the most characters of a name.
-const NAME: (usize, usize) = (26, 38);
+const NAME: (usize, usize) = (17, 38);
 /// Characters of a line, if names can be shortened so far.
 const WIDTH: usize = 80;
 /// Names of a list that are shown.
@@ -41,19 +41,16 @@ fn summary(report: &Report) -> String {
     let weighed = report.schemes.iter().any(|s| s.model.output_error.is_some());
     let worst = |s: &SchemeReport| {
         let worst = s.tensors.iter().max_by(|a, b| by_error(a, b)).filter(|t| t.metrics.differs());
-        let none = if s.model.n == 0 { "nothing was compared" } else { "none: nothing differs" };
+        let none = if s.model.n == 0 { "nothing compared" } else { "none differs" };
         worst.map_or(none.to_owned(), |t| t.name.clone())
     };
     let row = |(s, worst): (&SchemeReport, String)| {
-        let mut cells = vec![s.scheme.clone(), bytes(s.bytes), format!("{:.2}", s.bits_per_weight), format!("{:.2}", s.compression)];
-        cells.push(percent(&s.model));
-        cells.extend(weighed.then(|| output(&s.model)));
-        cells.extend([decibels(&s.model), worst]);
-        cells
+        let beside = if weighed { [percent(&s.model), output(&s.model)] } else { [format!("{:.2}", s.compression), percent(&s.model)] };
+        let ([a, b], bits) = (beside, format!("{:.2}", s.bits_per_weight));
+        vec![s.scheme.clone(), bytes(s.bytes), bits, a, b, decibels(&s.model), worst]
     };
-    let mut headings = vec!["scheme", ">size", ">bits", ">× under f32", ">error %"];
-    headings.extend(weighed.then_some(">output %"));
-    headings.extend([">SQNR dB", "worst tensor"]);
+    let [a, b] = if weighed { [">error %", ">output %"] } else { [">× under f32", ">error %"] };
+    let headings = ["scheme", ">size", ">bits", a, b, ">SQNR dB", "worst tensor"];
     let worst: Vec<String> = report.schemes.iter().map(worst).collect();
     fitting(|most| {
         let worst = shortened(worst.iter().map(String::as_str).collect(), most);
@@ -63,9 +60,8 @@ fn summary(report: &Report) -> String {
 
 /// A table whose names are shortened until it fits, as far as they may be.
 fn fitting(table: impl Fn(usize) -> String) -> String {
-    let text = table(NAME.1);
-    let width = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
-    if width <= WIDTH { text } else { table(NAME.1.saturating_sub(width - WIDTH).max(NAME.0)) }
+    let fits = |text: &String| text.lines().all(|line| line.chars().count() <= WIDTH);
+    (NAME.0..=NAME.1).rev().map(&table).find(fits).unwrap_or_else(|| table(NAME.0))
 }
 
 /// What a conversion cost, below its own report.
@@ -147,14 +143,17 @@ fn worst(scheme: &SchemeReport, name: &str, all: bool) -> String {
     let weighed = rows.iter().any(|t| t.metrics.output_error.is_some());
     let spectral = rows.iter().any(|t| t.metrics.spectral_norm.is_some());
     let title = if all { format!("Tensors{name}, worst first") } else { format!("Worst tensors{name}: {shown} of {}", rows.len()) };
+    // With all columns no name would fit.
+    let n_figures = if weighed && spectral { 3 } else { 4 };
     let cells = |(t, name): (&&TensorRow, String)| {
         let mut cells = vec![name, t.to.clone(), format!("{:.2}", t.bits_per_weight)];
-        cells.extend(figures(&t.metrics));
+        cells.extend(figures(&t.metrics).into_iter().take(n_figures));
         cells.extend(weighed.then(|| output(&t.metrics)));
         cells.extend(spectral.then(|| t.metrics.spectral_norm.map_or("–".into(), scientific)));
         cells
     };
-    let mut headings = vec!["tensor", "to", ">bits", ">error %", ">SQNR dB", ">max |e|", ">cosine"];
+    let mut headings = vec!["tensor", "to", ">bits"];
+    headings.extend([">error %", ">SQNR dB", ">max |e|", ">cosine"].iter().take(n_figures));
     headings.extend(weighed.then_some(">output %"));
     headings.extend(spectral.then_some(">‖E‖₂"));
     let rows = &rows[..shown];
@@ -168,7 +167,7 @@ fn worst(scheme: &SchemeReport, name: &str, all: bool) -> String {
 /// A bar for each layer, from that with the least error to that with the greatest.
 fn sparkline(layers: &[LayerRow]) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    const WIDTH: usize = 80;
+    const BARS_A_LINE: usize = 60;
     let error = |l: &LayerRow| l.metrics.relative_error.unwrap_or(1.0);
     let numbered: Vec<&LayerRow> = layers.iter().filter(|l| l.layer.is_some()).collect();
     let Some(worst) = numbered.iter().copied().max_by(|a, b| error(a).total_cmp(&error(b))) else { return " no layers have numbers\n".into() };
@@ -177,8 +176,8 @@ fn sparkline(layers: &[LayerRow]) -> String {
     let bar = |l: &&LayerRow| BARS[((error(l) - error(best)) / span * 7.0).round() as usize % 8];
     let bars: Vec<char> = numbered.iter().map(bar).collect();
     let mut text = String::new();
-    for (i, line) in bars.chunks(WIDTH).enumerate() {
-        let (first, last) = (numbered[i * WIDTH].layer.unwrap_or(0), numbered[i * WIDTH + line.len() - 1].layer.unwrap_or(0));
+    for (i, line) in bars.chunks(BARS_A_LINE).enumerate() {
+        let (first, last) = (numbered[i * BARS_A_LINE].layer.unwrap_or(0), numbered[i * BARS_A_LINE + line.len() - 1].layer.unwrap_or(0));
         let _ = writeln!(text, " {} layers {first} to {last}", line.iter().collect::<String>());
     }
     let number = |l: &LayerRow| l.layer.unwrap_or(0);
@@ -237,7 +236,7 @@ fn closing(report: &Report) -> String {
     let (skipped, missing, extra, problems) = (report.skipped.len(), report.missing.len(), report.extra.len(), report.problems.len());
     let (compared, problems) = (counted(compared, "tensor"), counted(problems, "problem"));
     let counts = format!("{compared} compared, {skipped} skipped, {missing} missing, {extra} extra, {problems}");
-    format!("\n {counts}; in {} ({}/s of f32)\n", duration(report.seconds), bytes(rate as u64))
+    format!("\n {counts}\n took {} ({}/s of f32)\n", duration(report.seconds), bytes(rate as u64))
 }
 
 fn figures(m: &Metrics) -> Vec<String> {

@@ -96,7 +96,7 @@ impl Report {
         let _ = writeln!(text, "\n{}", bold(title));
         text += &table(&["mix", ">size", ">bits a weight", ">expected error %", ""], rows.into_iter().map(row));
         let _ = writeln!(text, "\n{}", bold("Types by role"));
-        text += &table(&["role", "types", ">size", ">error %", ">share of the total %"], self.roles());
+        text += &table(&["role", "types", ">size", ">error %", ">share %"], self.roles());
         text += &self.kept_text();
         let what = if self.budget.is_some() { "squared error" } else { "size" };
         let _ = writeln!(text, "\n the file, with metadata and tokenizer: {}", bytes(self.file_bytes));
