@@ -37,7 +37,7 @@ pub fn of(args: &ConvertArgs, target: Target, recipe: Option<&RecipeText>) -> Re
         if file.is_some() {
             return Err(no_mix(text));
         }
-        return refuse_without_mix(args).map(|()| None);
+        return refuse_without_mix(args, recipe.is_some()).map(|()| None);
     };
     let importance = importance(args)?;
     let options = Options {
@@ -110,7 +110,7 @@ fn rule_notes(mix: &Mix, checkpoint: &Checkpoint) -> Vec<String> {
 }
 
 /// Options that mean nothing without a mix are most likely a mistake.
-fn refuse_without_mix(args: &ConvertArgs) -> Result<()> {
+fn refuse_without_mix(args: &ConvertArgs, is_recipe: bool) -> Result<()> {
     let gguf = &args.gguf;
     let given = [
         ("--pure", gguf.pure),
@@ -123,6 +123,9 @@ fn refuse_without_mix(args: &ConvertArgs) -> Result<()> {
         ("--no-fallback", gguf.no_fallback),
     ];
     match given.iter().find(|(_, is_given)| *is_given) {
+        Some((name, _)) if is_recipe => {
+            Err(Error::request(format!("{name} needs a recipe with a mix, for GGUF; one with schemes alone does without: leave {name} out")))
+        }
         Some((name, _)) => Err(Error::request(format!("{name} needs --type with a mix of llama-quantize, such as q4_k_m, or copy"))),
         None => Ok(()),
     }

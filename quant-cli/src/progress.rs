@@ -30,7 +30,7 @@ pub struct Progress {
     bar: Mutex<Option<ProgressBar>>,
 }
 
-const TEMPLATE: &str = "{msg} [{bar:30}] {percent:>3}%  {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left";
+const TEMPLATE: &str = "{msg} [{bar:16}] {percent:>3}%  {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left";
 
 impl Observer for Progress {
     fn begin(&self, pass: &'static str, n_bytes: u64) {

@@ -82,7 +82,7 @@ impl RecipeFile {
 
 fn other_names(pattern: &Regex, name: &str) -> String {
     let problem = format!("none of its rules matches a tensor: it has '{pattern}', and the tensors have names such as '{name}'");
-    format!("{problem}. A recipe with the names of GGUF is for a .gguf output, one with those of Hugging Face for the others")
+    format!("{problem}. The names are those of GGUF where the recipe was planned for .gguf, or of a GGUF file; else those of the model")
 }
 
 /// Patterns that most likely were meant to match something, in a line.

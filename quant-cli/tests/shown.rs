@@ -130,6 +130,7 @@ fn audit() {
     let recipe = std::fs::read_to_string(dir.path().join("recipe.toml")).unwrap();
     let recipe: Vec<&str> = recipe.lines().take(14).collect();
     insta::assert_snapshot!("audit_files", format!("{csv}\n{}", recipe.join("\n")));
+    std::fs::write(dir.path().join("nf4.toml"), "type = \"nf4\"\n").unwrap();
     let errors = [
         "audit tiny-llama",
         "audit tiny-llama --type q4_k_q",
@@ -140,6 +141,11 @@ fn audit() {
         "plan tiny-llama",
         "plan tiny-llama --target-bpw 1",
         "plan tiny-llama --target-bpw 4 --schemes q9",
+        "plan tiny-llama --target-bpw 4 --schemes q4_k_m",
+        "plan tiny-llama --target-bpw 5 --schemes iq2_xxs,nf4",
+        "plan tiny-llama --target-size 1MB --schemes affine4",
+        "plan tiny-llama --target-bpw 4 --imatrix tiny-llama/model.safetensors",
+        "convert tiny-llama out.bqt --recipe nf4.toml --imatrix tiny-llama.imatrix.gguf",
         "plan tiny-llama --max-error 0.001%",
         "plan tiny-llama recipe.gguf --target-bpw 4",
         "plan tiny-llama folder/ --target-bpw 4",

@@ -361,6 +361,9 @@ fn what_cannot_be_compared_is_named() {
     }
     let (a, b) = pair(dir.path(), &[Made::f32("other", &[1], &w[..1])]);
     assert!(refused(&["audit".as_ref(), a.as_os_str(), b.as_os_str()]).contains("is another model"));
+    let (a, b) = pair(dir.path(), &[Made::f32("x.weight", &[4, 5], &w[..20])]);
+    let error = refused(&["audit".as_ref(), a.as_os_str(), b.as_os_str()]);
+    assert!(error.contains("is another model") && error.contains("[4, 5] in the candidate"), "{error}");
 }
 
 #[test]

@@ -271,6 +271,9 @@ fn plans_for_bqt_are_those_of_their_files() {
         let found = std::fs::metadata(&out).unwrap().len();
         assert_eq!(report["file_bytes"].as_u64(), Some(found));
         assert!(target[0] != "--target-size" || (found <= 4_000_000 && found > 3_500_000), "{found}");
+        // With the figures of an audit it keeps the target, too.
+        convert(Path::new(&folder), Path::new(&out), &["--recipe", &path(&recipe), "--audit", "--force"]);
+        assert!(target[0] != "--target-size" || std::fs::metadata(&out).unwrap().len() <= 4_000_000);
     }
     assert!(std::fs::metadata(path("1.bqt")).unwrap().len() <= 3_600_000);
 }

@@ -247,10 +247,6 @@ impl<'a> Session<'a> {
             let of = if schemes.len() > 1 { format!(" of {}", scheme.scheme) } else { String::new() };
             report.notes.push(format!("--imatrix: it has entries for none of the tensors{of}; its names are those of GGUF"));
         }
-        for scheme in schemes.iter().filter(|s| s.compared == 0) {
-            let only = self.only.as_ref().map(Regex::as_str).unwrap_or_default();
-            report.problems.push(format!("--only '{only}' matches no tensor and no role of {}", scheme.scheme));
-        }
         report.schemes = schemes;
     }
 }

@@ -117,7 +117,15 @@ fn compared(report: &Report) -> String {
     for scheme in report.schemes.iter().filter(|s| s.model.differs()) {
         let _ = write!(text, " {}\n{}", Printable(&scheme.scheme), sparkline(&scheme.layers));
     }
-    let _ = writeln!(text, "\n{}", bold("Error % by role (--all lists every tensor)"));
+    text += &roles(report, "Error % by role (--all lists every tensor)", percent);
+    if report.schemes.iter().any(|s| s.model.output_error.is_some()) {
+        text += &roles(report, "Output error % by role", output);
+    }
+    text
+}
+
+/// A figure of each role and scheme; several tables if the schemes do not fit into one.
+fn roles(report: &Report, title: &str, figure: fn(&Metrics) -> String) -> String {
     let mut roles: Vec<&str> = Vec::new();
     report.schemes.iter().flat_map(|s| &s.roles).for_each(|r| {
         if !roles.contains(&r.role) {
@@ -126,13 +134,25 @@ fn compared(report: &Report) -> String {
     });
     let cell = |s: &SchemeReport, role: &str| match s.roles.iter().find(|r| r.role == role) {
         Some(r) if r.metrics.exact => "exact".into(),
-        Some(r) => percent(&r.metrics),
+        Some(r) => figure(&r.metrics),
         None => "–".into(),
     };
-    let row = |role: &&str| std::iter::once((*role).to_owned()).chain(report.schemes.iter().map(|s| cell(s, role))).collect();
-    let headings: Vec<String> = std::iter::once("role".to_owned()).chain(report.schemes.iter().map(|s| format!(">{}", s.scheme))).collect();
-    let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
-    text + &table(&headings, roles.iter().map(row))
+    let mut text = format!("\n{}\n", bold(title));
+    let mut left = &report.schemes[..];
+    while !left.is_empty() {
+        let mut width = 14;
+        let n = left.iter().take_while(|s| {
+            width += s.scheme.chars().count().max(7) + 2;
+            width <= WIDTH
+        });
+        let (these, rest) = left.split_at(n.count().max(1));
+        let headings: Vec<String> = std::iter::once("role".to_owned()).chain(these.iter().map(|s| format!(">{}", s.scheme))).collect();
+        let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
+        let row = |role: &&str| std::iter::once((*role).to_owned()).chain(these.iter().map(|s| cell(s, role))).collect();
+        text += &table(&headings, roles.iter().map(row));
+        left = rest;
+    }
+    text
 }
 
 fn worst(scheme: &SchemeReport, name: &str, all: bool) -> String {
@@ -230,12 +250,13 @@ pub fn failed(f: &Failed) -> String {
 
 /// How much was compared, and how fast.
 fn closing(report: &Report) -> String {
-    let compared = report.schemes.iter().map(|s| s.compared).max().unwrap_or(0);
+    let (least, compared) = report.schemes.iter().map(|s| s.compared).fold((usize::MAX, 0), |(a, b), n| (a.min(n), b.max(n)));
+    let from = if least < compared { format!("{least} to ") } else { String::new() };
     let weights: u64 = report.schemes.iter().map(|s| s.model.n).sum();
     let rate = if report.seconds > 0.0 { weights as f64 * 4.0 / report.seconds } else { 0.0 };
     let (skipped, missing, extra, problems) = (report.skipped.len(), report.missing.len(), report.extra.len(), report.problems.len());
     let (compared, problems) = (counted(compared, "tensor"), counted(problems, "problem"));
-    let counts = format!("{compared} compared, {skipped} skipped, {missing} missing, {extra} extra, {problems}");
+    let counts = format!("{from}{compared} compared, {skipped} skipped, {missing} missing, {extra} extra, {problems}");
     format!("\n {counts}\n took {} ({}/s of f32)\n", duration(report.seconds), bytes(rate as u64))
 }
 
@@ -277,7 +298,8 @@ fn by_error(a: &TensorRow, b: &TensorRow) -> std::cmp::Ordering {
     error(a).total_cmp(&error(b)).then_with(|| b.name.cmp(&a.name))
 }
 
-/// Names of at most so many characters: if some are longer, `.weight`, then `model.` are left out of all, and at last the middle.
+/// Names of at most so many characters: if some are longer, `.weight`, then `model.` are left out of all, and at last all but the number of the layer and
+/// the end.
 fn shortened(names: Vec<&str>, most: usize) -> Vec<String> {
     let length = |name: &str| name.chars().count();
     let fit = |names: &[&str]| names.iter().all(|name| length(name) <= most);
@@ -288,7 +310,46 @@ fn shortened(names: Vec<&str>, most: usize) -> Vec<String> {
     if !fit(&names) {
         names.iter_mut().for_each(|name| *name = name.strip_prefix("model.").unwrap_or(name));
     }
-    let (head, tail) = (most / 2 - 1, most - most / 2);
-    let cut = |name: &str| name.chars().take(head).chain(['…']).chain(name.chars().skip(length(name) - tail)).collect();
-    names.into_iter().map(|name| if length(name) <= most { name.to_owned() } else { cut(name) }).collect()
+    names.into_iter().map(|name| if length(name) <= most { name.to_owned() } else { cut(name, most) }).collect()
+}
+
+/// The end of a name with the number of its layer: `…layer.4.attention.self.value`, or `…4…self.value`.
+fn cut(name: &str, most: usize) -> String {
+    let ends = || name.split_inclusive('.').scan(0, |at, part| Some(&name[std::mem::replace(at, *at + part.len())..]));
+    let fitting = |room: usize| ends().find(|end| end.chars().count() <= room);
+    let number = ends().find(|end| end.starts_with(|c: char| c.is_ascii_digit()));
+    let Some(number) = number else { return fitting(most - 1).map_or_else(|| tail(name, most), |end| format!("…{end}")) };
+    match fitting(most - 1).filter(|end| end.len() >= number.len()) {
+        Some(end) => format!("…{end}"),
+        None => {
+            let head = format!("…{}…", number.split('.').next().unwrap_or_default());
+            let room = most.saturating_sub(head.chars().count());
+            head.clone() + &fitting(room).map_or_else(|| tail(name, room), str::to_owned)
+        }
+    }
+}
+
+/// The last characters of a name.
+fn tail(name: &str, n: usize) -> String {
+    name.chars().skip(name.chars().count().saturating_sub(n)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_the_number_of_their_layer() {
+        let name = "encoder.layer.4.attention.self.value";
+        assert_eq!(cut(name, 30), "…layer.4.attention.self.value");
+        assert_eq!(cut(name, 24), "…4.attention.self.value");
+        assert_eq!(cut(name, 17), "…4…self.value");
+        assert_eq!(cut("embeddings.word_embeddings.weight", 20), "…weight");
+        assert_eq!(cut(&"x".repeat(40), 17), "x".repeat(17));
+        assert_eq!(cut("blk.12345678901234567890.ffn", 17), "…12345678901234567890…");
+        let names = vec!["model.layers.0.mlp.down_proj.weight", "model.norm.weight"];
+        assert_eq!(shortened(names.clone(), 38), names);
+        assert_eq!(shortened(names.clone(), 28), ["model.layers.0.mlp.down_proj", "model.norm"]);
+        assert_eq!(shortened(names, 22), ["layers.0.mlp.down_proj", "norm"]);
+    }
 }

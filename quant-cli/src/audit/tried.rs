@@ -47,6 +47,10 @@ impl Session<'_> {
         if let Some(only) = self.only.as_ref().filter(|_| schemes.iter().all(|s| s.compared == 0)) {
             return Err(Error::request(format!("--only '{only}' matches no tensor and no role")));
         }
+        if let Some(only) = &self.only {
+            let nothing = schemes.iter().filter(|s| s.compared == 0);
+            report.problems.extend(nothing.map(|s| format!("--only '{only}' matches no tensor and no role of {}", s.scheme)));
+        }
         names.dedup();
         report.names = if let [name] = names[..] { name } else { "Hugging Face, and those of GGUF for mixes" };
         self.finish(&mut report, schemes);
@@ -87,6 +91,9 @@ impl Session<'_> {
         let mut notes: Vec<String> = file.iter().filter_map(|file| file.lacks(self.beside.importance.is_some())).collect();
         if let Some(file) = &file {
             file.refuse_other(&request, &checkpoint, &plan)?;
+        }
+        if checkpoint.opened().tensors.iter().any(|t| t.packed.is_some() || t.is_weight() && t.scheme.is_quantized()) {
+            notes.push("the model is quantized already: these are errors against what it holds, not against what it was made of".into());
         }
         notes.extend_from_slice(&checkpoint.notes);
         notes.extend(convert_notes(&request, &checkpoint, &plan).into_iter().map(|text| format!("{name}: {text}")));

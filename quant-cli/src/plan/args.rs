@@ -18,7 +18,7 @@ Examples:
   quant convert Llama Llama-planned.gguf --recipe recipe.toml --imatrix imatrix.gguf
   quant plan Llama --target-bpw 4.5 --schemes q3_k,q4_k,q6_k,q8_0
   quant plan Llama recipe.toml --max-error 3% --full
-  quant plan Llama recipe.toml --target-bpw 5 --schemes affine4,affine6,affine8    (for BQT)";
+  quant plan Llama recipe.toml --target-bpw 8 --schemes affine4,affine6,affine8    (for BQT)";
 
 /// Types that are tried if nothing else is said: those that llama.cpp computes fast and that need no importance matrix.
 pub const DEFAULT: &str = "q2_k,q3_k,iq3_s,iq4_xs,iq4_nl,q4_k,q5_0,q5_1,q5_k,q6_k,q8_0";
@@ -31,7 +31,7 @@ pub struct PlanArgs {
     pub model: PathBuf,
     /// The recipe to write; without it the plan is only shown
     pub recipe: Option<PathBuf>,
-    /// The most bytes of the file, in decimal units
+    /// The most bytes of the file, in decimal units; for BQT with the figures of convert --audit
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub target_size: Option<u64>,
     /// The most bits a weight

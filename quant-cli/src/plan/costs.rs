@@ -36,13 +36,17 @@ impl Costs {
         progress: &crate::progress::Progress,
     ) -> Result<Costs> {
         use quant_core::sink::Observer;
-        progress.begin("measuring", wanted.len() as u64);
+        let n_bytes = |index: usize| {
+            let n = checkpoint.tensors[index].n_elements();
+            4 * if full { n } else { n.min(SAMPLE) }
+        };
+        progress.begin("measuring", wanted.keys().map(|&index| n_bytes(index)).sum());
         let of = |(&index, schemes): (&usize, &BTreeSet<String>)| {
             if progress.cancelled() {
                 return Err(Error::Cancelled);
             }
             let found = of_tensor(checkpoint, index, schemes, beside, weighed, full, backend)?;
-            progress.advance(1);
+            progress.advance(n_bytes(index));
             Ok(found)
         };
         let tensors: Vec<_> = wanted.par_iter().map(of).collect::<Result<_>>()?;

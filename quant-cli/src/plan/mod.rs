@@ -47,7 +47,7 @@ pub fn run(args: &PlanArgs) -> Result<Outcome> {
     let costs = pool(args)?.install(|| Costs::measure(&planner.checkpoint, &wanted, &planner.beside, weighed, args.full, backend, &progress))?;
     progress.finish();
     planner.checkpoint.check_unchanged()?;
-    let mut report = planner.report(&open, &costs, &fixed)?;
+    let mut report = planner.report(&open, &costs, &fixed).inspect_err(|_| planner.left_out(&open).iter().for_each(|text| note(text)))?;
     report.notes.extend(device::remarks(backend));
     if let Some(path) = &args.recipe {
         write(args, path, &report.recipe)?;
@@ -58,7 +58,7 @@ pub fn run(args: &PlanArgs) -> Result<Outcome> {
     let next = args
         .recipe
         .as_ref()
-        .map(|path| format!("Wrote {}. Next: {}\n", Printable(&path.display().to_string()), planner.next(path, &open, &report.tensors)));
+        .map(|path| format!("Wrote {}\nNext: {}\n", Printable(&path.display().to_string()), planner.next(path, &open, &report.tensors)));
     Ok(Outcome::ok(if args.json { json(&report)? } else { report.text() + &next.unwrap_or_default() }))
 }
 
@@ -108,7 +108,7 @@ impl Planner<'_> {
         let (bits_per_weight, error) = (bytes as f64 * 8.0 / n.max(1) as f64, (solved.error / total_weight).sqrt());
         let rules = self.rules(open, &solved.choice);
         let recipe = self.recipe(&rules, bits_per_weight, 100.0 * error);
-        let (_, file_bytes) = self.written(&rules, recipe.clone())?;
+        let (_, file_bytes) = self.written(&rules, recipe.clone(), false)?;
         let gap = match solved.budget {
             Some(_) => solved.error / solved.bound.max(f64::MIN_POSITIVE) - 1.0,
             None => tensors.iter().map(|t| t.bytes).sum::<u64>() as f64 / solved.bound.max(1.0) - 1.0,

@@ -97,12 +97,13 @@ impl<'a> Planner<'a> {
         Ok(Request { allow_requantize: true, mix: Some(mix), recipe, ..Request::new(Target::Gguf) })
     }
 
-    /// What a conversion by a recipe makes of the tensors, and the bytes of its file; a BQT file keeps the text of the recipe, too.
+    /// What a conversion by a recipe makes of the tensors, and the bytes of its file; a BQT file keeps the text of the recipe, too, and
+    /// what `--audit` finds.
     ///
     /// # Errors
     /// If the model cannot be converted so.
-    pub fn written(&self, rules: &[(&str, Scheme)], text: String) -> Result<(Plan, u64)> {
-        let request = Request { recipe_text: Some(text), ..self.request(rules)? };
+    pub fn written(&self, rules: &[(&str, Scheme)], text: String, audit: bool) -> Result<(Plan, u64)> {
+        let request = Request { recipe_text: Some(text), audit, ..self.request(rules)? };
         let plan = self.planned(&request)?;
         let size = convert::size(&self.checkpoint, &plan, &request)?;
         Ok((plan, size))
@@ -198,7 +199,10 @@ impl<'a> Planner<'a> {
         let first = &self.base.tensors[open[0].place].name;
         match open.iter().any(|o| matrix.n_values(&self.base.tensors[o.place].name).is_some()) {
             true => Ok(()),
-            false => Err(Error::file(path, format!("has entries for none of these tensors, such as '{first}'; its names are those of GGUF"))),
+            false => Err(Error::file(
+                path,
+                format!("has entries for none of these tensors, such as '{first}'; its names are those of GGUF, so plan a GGUF file"),
+            )),
         }
     }
 
@@ -263,7 +267,11 @@ pub fn exactly(name: &str) -> String {
 }
 
 fn scheme(text: &str) -> Result<Scheme> {
-    text.parse().map_err(|e: quant_core::scheme::BadScheme| Error::request(format!("--schemes: {e}")))
+    let unknown = |e: quant_core::scheme::BadScheme| match text.parse::<Ftype>() {
+        Ok(_) => Error::request(format!("--schemes: '{text}' is a mix, needed types of single tensors, such as q4_k,q6_k,q8_0")),
+        Err(_) => Error::request(format!("--schemes: {e}")),
+    };
+    text.parse().map_err(unknown)
 }
 
 /// A pattern and how many times errors count. Extreme factors would leave no digits of the others.

@@ -89,7 +89,7 @@ impl Report {
         rows.push((true, "this plan", self.bytes, self.bits_per_weight, self.error));
         rows.sort_by_key(|row| (row.2, row.0));
         let row = |(is_plan, name, size, bits, error): (bool, &str, u64, f64, f64)| {
-            let mark = if is_plan { "←".to_owned() } else { String::new() };
+            let mark = if is_plan && !self.mixes.is_empty() { "←".to_owned() } else { String::new() };
             vec![name.to_owned(), bytes(size), format!("{bits:.3}"), format!("{:.3}", 100.0 * error), mark]
         };
         let title = if self.mixes.is_empty() { "The whole" } else { "Beside the mixes of llama-quantize" };

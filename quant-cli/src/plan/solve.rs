@@ -2,10 +2,11 @@
 
 use quant_core::allocate::{self, Candidate};
 use quant_core::plan::{Plan, Planned};
-use quant_core::{Error, Result, Scheme};
+use quant_core::{Error, Result, Scheme, ggml};
 
 use super::costs::Costs;
 use super::planner::{Open, Planner};
+use crate::report::and_more;
 
 /// Bytes of a tensor in the index of a BQT file that only the numbers tell: digits that double quantization writes.
 const DIGITS: u64 = 32;
@@ -54,7 +55,9 @@ impl Planner<'_> {
         let unreachable = |_| {
             let least: f64 = candidates.iter().map(|of| of.iter().map(|c| c.error).fold(f64::INFINITY, f64::min)).sum();
             let least = 100.0 * (least / total_weight).sqrt();
-            Error::request(format!("--max-error: found {least:.4} % as the least error of these types, needed {} % or less", 100.0 * limit))
+            let needed = (100.0 * limit * 1e9).round() / 1e9;
+            let advice = "name larger types in --schemes, or allow more";
+            Error::request(format!("--max-error: found {least:.4} % as the least error of these types, needed {needed} % or less; {advice}"))
         };
         let found = allocate::within_error(candidates, limit * limit * total_weight).map_err(unreachable)?;
         let (plan, _) = self.file(open, &found.choice)?;
@@ -67,7 +70,7 @@ impl Planner<'_> {
         let others = self.not_chosen(open).map(Planned::n_bytes).sum::<u64>();
         // Bytes of the file that are no tensors, about: they depend on types, so they are counted again for each choice.
         let beside = match self.args.target_size {
-            Some(_) => self.written(&[], String::new())?.1.saturating_sub(self.base.n_bytes()),
+            Some(_) => self.written(&[], String::new(), false)?.1.saturating_sub(self.base.n_bytes()),
             None => 0,
         };
         let mut total = match self.args.target_bpw {
@@ -76,7 +79,7 @@ impl Planner<'_> {
         };
         loop {
             let found = allocate::within_bytes(candidates, total.saturating_sub(others)).map_err(|e| match e {
-                Error::Request(_) => self.too_small(candidates, others, beside),
+                Error::Request(_) => self.too_small(open, candidates, beside),
                 other => other,
             })?;
             let (plan, size) = self.file(open, &found.choice)?;
@@ -89,22 +92,34 @@ impl Planner<'_> {
         }
     }
 
-    /// What a conversion makes of a choice, and the most bytes that its file has.
+    /// What a conversion makes of a choice, and the most bytes that its file has, with `--audit` or without.
     fn file(&self, open: &[Open], choice: &[usize]) -> Result<(Plan, u64)> {
         let rules = self.rules(open, choice);
-        let (plan, size) = self.written(&rules, self.recipe(&rules, LONGEST, LONGEST))?;
+        let (plan, size) = self.written(&rules, self.recipe(&rules, LONGEST, LONGEST), true)?;
         let digits = if self.is_gguf { 0 } else { DIGITS * plan.tensors.len() as u64 };
         Ok((plan, size + digits))
     }
 
-    fn too_small(&self, candidates: &[Vec<Candidate>], others: u64, beside: u64) -> Error {
+    fn too_small(&self, open: &[Open], candidates: &[Vec<Candidate>], beside: u64) -> Error {
+        let kept: Vec<&Planned> = self.not_chosen(open).collect();
+        let others = kept.iter().map(|t| t.n_bytes()).sum::<u64>();
         let least: u64 = candidates.iter().filter_map(|c| c.iter().map(|c| c.bytes).min()).sum::<u64>() + others;
-        let bits = least as f64 * 8.0 / self.base.n_elements().max(1) as f64;
-        let advice = "name smaller types in --schemes, or more room";
-        Error::request(match self.args.target_size {
-            Some(_) => format!("the target is too small: with these types the file has at least {} bytes; {advice}", least + beside),
-            None => format!("the target is too small: these types, with what is not quantized, need {bits:.2} bits a weight at least; {advice}"),
-        })
+        let unit = if self.args.target_size.is_some() { "bytes" } else { "bits a weight" };
+        let shown = |bytes: u64| match self.args.target_size {
+            Some(_) => bytes.to_string(),
+            None => format!("{:.2}", bytes as f64 * 8.0 / self.base.n_elements().max(1) as f64),
+        };
+        let of_others = kept
+            .iter()
+            .max_by_key(|t| t.n_bytes())
+            .map_or(String::new(), |t| format!(", {} of them for what is not chosen ({}{})", shown(others), t.name, and_more(kept.len() - 1)));
+        let is_mixed = !self.is_gguf && self.schemes.iter().any(|s| ggml::id_of(*s).is_some() && s.is_quantized());
+        let advice = if is_mixed {
+            "with types of ggml alone the plan is for GGUF, which quantizes more"
+        } else {
+            "name smaller types in --schemes, or more room"
+        };
+        Error::request(format!("the target is too small: these types need at least {} {unit}{of_others}; {advice}", shown(least + beside)))
     }
 }
 

@@ -131,7 +131,8 @@ impl ErrorStats {
     pub fn cosine(&self) -> f64 {
         match (self.sum_w2 == 0.0, self.sum_q2 == 0.0) {
             (true, true) => 1.0,
-            (false, false) => self.sum_wq / (self.sum_w2.sqrt() * self.sum_q2.sqrt()),
+            (false, false) if self.is_exact() => 1.0,
+            (false, false) => (self.sum_wq / (self.sum_w2.sqrt() * self.sum_q2.sqrt())).clamp(-1.0, 1.0),
             _ => 0.0,
         }
     }

@@ -77,7 +77,7 @@ pub fn pair(reference: Checkpoint, candidate: Checkpoint, gguf_names: bool) -> R
     let mut pairing =
         Pairing { reference, candidate, names, pairs: Vec::new(), skipped: Vec::new(), missing: Vec::new(), extra: Vec::new(), problems: Vec::new() };
     pairing.fill();
-    if pairing.pairs.is_empty() && pairing.problems.is_empty() {
+    if pairing.pairs.is_empty() {
         return Err(pairing.nothing_in_common());
     }
     Ok(pairing)
@@ -171,7 +171,10 @@ impl Pairing {
         let first = |c: &Checkpoint| c.tensors.iter().find(|t| t.is_weight()).map_or("none".to_owned(), |t| format!("'{}'", t.name));
         let (here, there) = (first(&self.reference), first(&self.candidate));
         let path = self.candidate.path.display();
-        let problem = format!("is another model than {path}: no weight has the same name on both sides (first here: {here}, there: {there})");
+        let problem = match self.problems.first() {
+            None => format!("is another model than {path}: no weight has the same name on both sides (first here: {here}, there: {there})"),
+            Some(first) => format!("is another model than {path}: no weight has the same name and shape on both sides; {first}"),
+        };
         Error::file(&self.reference.path, problem)
     }
 

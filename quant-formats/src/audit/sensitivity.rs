@@ -7,8 +7,8 @@
 //! llama-perplexity measured was divided by the sum of squared errors (docs/plan.md).
 //!
 //! ```text
-//! in a layer:   factor of the part · weights of the tensor / Σ of the same over all tensors of layers
 //! head:         0.9/√layers        embeddings: 0.6/√layers        embeddings that serve as head: both
+//! all others:   factor of the part · weights of the tensor / Σ of the same over all of these
 //!
 //! A model that answers with embeddings, such as BERT, has no head; its embeddings serve as none.
 //! ```
@@ -40,7 +40,7 @@ pub fn has_head(checkpoint: &Checkpoint) -> bool {
     !checkpoint.kv.iter().any(|e| e.key.ends_with(".pooling_type") || sees_all(e))
 }
 
-/// How much the squared relative errors of tensors count, given the part and the weights of each. Those of layers sum to 1.
+/// How much the squared relative errors of tensors count, given the part and the weights of each. Those of all but head and embeddings sum to 1.
 /// Embeddings serve as head in a model that has one without a tensor for it.
 pub fn sensitivities(tensors: &[(Part, u64)], n_layers: u64, has_head: bool) -> Vec<f64> {
     let is_outside = |part: Part| matches!(part, Part::Head | Part::Embedding);

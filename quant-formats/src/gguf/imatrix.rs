@@ -326,7 +326,11 @@ fn legacy_size(cursor: &mut Cursor, what: &str) -> Result<u64> {
 
 fn legacy_entry(input: &Arc<Input>, cursor: &mut Cursor) -> Result<(String, Values)> {
     cursor.subject = Subject::File;
+    let at = cursor.offset();
     let len = legacy_size(cursor, "the length of a name")?;
+    if len == 0 {
+        return Err(cursor.bad(at, "not an importance matrix: found an entry without a name, needed a file of llama-imatrix"));
+    }
     let mut name = cursor.text(len, "the name of a tensor")?;
     // The reference takes it for a string of C.
     name.truncate(name.find('\0').unwrap_or(name.len()));
