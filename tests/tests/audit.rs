@@ -250,16 +250,22 @@ fn conditions_decide_the_exit_code() {
     assert!(report["notes"].to_string().contains("--imatrix: it has entries for none of the tensors of nf4-dq"), "{}", report["notes"]);
     assert_eq!(run(&["output_error>0.1"]).0, 2);
     assert_eq!(run(&["nonsense>0.1"]).0, 2);
+    let csv = quant(&["audit", &a, "--type", "q8_0", "--pure", "--csv"]);
+    let csv = String::from_utf8(csv.stdout).unwrap();
+    assert!(csv.lines().count() == 3 && !csv.contains("inf"), "{csv}");
     // Shares in percent; a limit that most likely was meant so; tensors that a condition says nothing of.
     assert_eq!((run(&["model:relative_error>6%"]).0, run(&["model:relative_error>5%"]).0), (0, 1));
     let (code, _, report) = run(&["model:relative_error>5"]);
     assert!(code == 0 && report["notes"].to_string().contains("relative_error is a share of 1, so 5 means 500 %"), "{}", report["notes"]);
     let model = tiny_llama().display().to_string();
-    let out = quant(&["audit", &model, "--type", "q4_k_m", "--imatrix", &matrix, "--json", "--fail-if", "output_error>20%"]);
-    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
-    let said = report["notes"].to_string();
-    assert_eq!(out.status.code(), Some(0));
-    assert!(said.contains("--fail-if 'output_error>20%': says nothing of output.weight and 1 more: no output_error is known there"), "{said}");
+    for condition in ["output_error>20%", "model:output_error>20%"] {
+        let out = quant(&["audit", &model, "--type", "q4_k_m", "--imatrix", &matrix, "--json", "--fail-if", condition]);
+        let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+        let said = report["notes"].to_string();
+        assert_eq!(out.status.code(), Some(0));
+        let wanted = format!("--fail-if '{condition}': says nothing of output.weight and 1 more: no output_error is known there");
+        assert!(said.contains(&wanted), "{said}");
+    }
 }
 
 /// `--only` knows roles, is asked of each scheme, and what it leaves nothing of is no success.
@@ -354,13 +360,31 @@ fn what_cannot_be_compared_is_named() {
         assert_eq!(out.status.code(), Some(2), "{word}");
         assert!(error["error"].as_str().unwrap().contains(word), "{error}");
         assert_eq!(report[list].as_array().unwrap().len(), 1, "{word}");
-        assert!(tensors(&report).iter().all(|row| row["metrics"]["n"] != 0 || row["metrics"]["exact"] == false));
         assert_eq!(report["skipped"][0]["name"], "ids");
         let partial = quant(&["audit".as_ref(), a.as_os_str(), b.as_os_str(), "--partial".as_ref()]);
         assert_eq!(partial.status.code(), Some(if list == "problems" { 2 } else { 0 }), "{word}");
     }
     let (a, b) = pair(dir.path(), &[Made::f32("other", &[1], &w[..1])]);
     assert!(refused(&["audit".as_ref(), a.as_os_str(), b.as_os_str()]).contains("is another model"));
+    // Nothing to compare in a tensor: no figures, and no success.
+    let (a, b) = [0, 1].map(|i| dir.path().join(format!("nothing{i}.safetensors"))).into();
+    for (shape, values) in [(&[0, 32][..], &[][..]), (&[1, 2][..], &[f32::NAN; 2][..])] {
+        [&a, &b].into_iter().for_each(|path| write(path, &[Made::f32("x.weight", shape, values)]));
+        let out = quant(&["audit".as_ref(), a.as_os_str(), b.as_os_str(), "--json".as_ref()]);
+        let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+        let metrics = &tensors(&report)[0]["metrics"];
+        assert_eq!((out.status.code(), &metrics["n"], &metrics["exact"]), (Some(2), &0.into(), &false.into()));
+        assert!(["rmse", "cosine", "relative_error", "error_p50"].iter().all(|key| metrics[key].is_null()), "{metrics}");
+        assert_eq!(report["problems"].as_array().unwrap().len(), 1, "{report}");
+    }
+    // A tied head is a head, whichever side has it.
+    let table = || Made::f32("model.embed_tokens.weight", &[4, 6], &w);
+    write(&a, &[table()]);
+    write(&b, &[table(), Made::f32("lm_head.weight", &[4, 6], &w)]);
+    for pair in [[&a, &b], [&b, &a]] {
+        let report = audit(&pair.map(|path| path.as_os_str()).into_iter().chain(["--only".as_ref(), "^head$".as_ref()]).collect::<Vec<_>>());
+        assert_eq!((tensors(&report).len(), &tensors(&report)[0]["name"]), (1, &"lm_head.weight".into()));
+    }
     let (a, b) = pair(dir.path(), &[Made::f32("x.weight", &[4, 5], &w[..20])]);
     let error = refused(&["audit".as_ref(), a.as_os_str(), b.as_os_str()]);
     assert!(error.contains("is another model") && error.contains("[4, 5] in the candidate"), "{error}");

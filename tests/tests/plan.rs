@@ -184,6 +184,18 @@ fn target_sizes_hold_whatever_lies_between_tensors() {
         assert_eq!(report["file_bytes"].as_u64(), Some(found), "{target}");
         assert!(found <= target && found > target - 3000, "{found} of {target}");
     }
+    // The smallest file is a target that can be reached, and no smaller one is.
+    let plan = |target: [&str; 2]| {
+        let all = ["plan", model.to_str().unwrap(), "--json", "--schemes", "q2_k"].into_iter().chain(target);
+        all.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let report: Value = serde_json::from_str(&quant_ok(&plan(["--target-bpw", "20"]))).unwrap();
+    let least = report["file_bytes"].as_u64().unwrap();
+    let reached: Value = serde_json::from_str(&quant_ok(&plan(["--target-size", &least.to_string()]))).unwrap();
+    assert_eq!(reached["file_bytes"].as_u64(), Some(least));
+    assert!(refused(&plan(["--target-size", &(least - 1).to_string()])).contains(&format!("need at least {least} bytes")));
+    let error = refused(&[plan(["--target-bpw", "20"]), vec!["--weight=.*=1e6".to_owned(); 3]].concat());
+    assert!(error.contains("the factors of --weight multiply to 1e18"), "{error}");
 }
 
 /// A type that needs importance is no choice for a tensor that the matrix does not know.

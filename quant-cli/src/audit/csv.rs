@@ -33,7 +33,8 @@ fn line(scheme: &str, row: &TensorRow) -> String {
         or_empty(m.max_abs_index),
     ];
     let figures = [m.mean_error, m.cosine, m.error_p50, m.error_p90, m.error_p99, m.error_p999].map(known);
-    let measured = [m.predicted_rmse, m.noise_ratio, m.output_error, m.activation_error, m.spectral_norm].map(or_empty);
+    let finite = |v: Option<f64>| or_empty(v.filter(|v| v.is_finite()));
+    let measured = [m.predicted_rmse, m.noise_ratio, m.output_error, m.activation_error, m.spectral_norm].map(finite);
     let weights = [w.min, w.max, w.mean, w.std].map(known);
     let counts = [w.outliers, w.outlier_columns, w.zeros, Some(w.non_finite)].map(or_empty);
     let parts = texts.into_iter().chain(figures).chain(measured).chain(weights).chain([or_empty(w.kurtosis)]).chain(counts);

@@ -96,7 +96,7 @@ impl Condition {
 
     /// A limit that was most likely meant in percent.
     fn slip(&self) -> Option<String> {
-        let is_slip = Metrics::SHARES.contains(&self.metric) && self.limit > 1.0 && !self.text.ends_with('%');
+        let is_slip = Metrics::SHARES.contains(&self.metric) && self.limit > 1.0 && !self.text.trim_end().ends_with('%');
         let (metric, limit) = (self.metric, self.limit);
         is_slip
             .then(|| format!("--fail-if '{}': {metric} is a share of 1, so {limit} means {} %; {limit}% is a percentage", self.text, 100.0 * limit))
@@ -105,7 +105,7 @@ impl Condition {
     /// Tensors that differ and have no such figure.
     fn unreached(&self, scheme: &SchemeReport, of: &str) -> Option<String> {
         let is_unreached = |row: &&TensorRow| row.metrics.differs() && self.concerns(row) && self.value(&row.metrics, Some(&row.weights)).is_none();
-        let mut rows = scheme.tensors.iter().filter(is_unreached).filter(|_| !matches!(self.subject, Subject::Model));
+        let mut rows = scheme.tensors.iter().filter(is_unreached);
         let first = &rows.next()?.name;
         let more = and_more(rows.count());
         Some(format!("--fail-if '{}': says nothing of {first}{more}{of}: no {} is known there", self.text, self.metric))

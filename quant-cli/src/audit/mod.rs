@@ -197,7 +197,7 @@ impl<'a> Session<'a> {
             let (tensor, other) = (&pairing.reference.tensors[pair.reference], &pairing.candidate.tensors[pair.candidate]);
             // Embeddings that serve as head are stored once.
             let bytes = if counted.insert(pair.candidate) { other.stored_bytes() } else { 0 };
-            Measured { name: pairing.name_of(pair).to_owned(), ..measured(tensor, other.stored_as(), bytes, stats) }
+            Measured { name: pairing.name_of(pair).to_owned(), role: pairing.role_of(pair), ..measured(tensor, other.stored_as(), bytes, stats) }
         };
         let measured: Vec<Measured> = pairing.pairs.iter().zip(stats).map(measured).collect();
         self.finish(&mut report, vec![build::scheme(file_name(path), measured)]);
@@ -213,7 +213,7 @@ impl<'a> Session<'a> {
     /// Leaves out of a pairing what `--only` does not name.
     fn narrow(&self, pairing: &mut Pairing) -> Result<()> {
         let Some(only) = &self.only else { return Ok(()) };
-        let is_pair_wanted = |pair: &&audit::Pair| self.is_wanted(pairing.name_of(pair), pairing.reference.tensors[pair.reference].role);
+        let is_pair_wanted = |pair: &&audit::Pair| self.is_wanted(pairing.name_of(pair), pairing.role_of(pair));
         let wanted: Vec<audit::Pair> = pairing.pairs.iter().filter(is_pair_wanted).copied().collect();
         pairing.pairs = wanted;
         let Pairing { reference, candidate, pairs, skipped, missing, extra, problems, .. } = pairing;
@@ -246,6 +246,10 @@ impl<'a> Session<'a> {
         for scheme in schemes.iter().filter(|s| self.args.imatrix.is_some() && s.model.output_error.is_none()) {
             let of = if schemes.len() > 1 { format!(" of {}", scheme.scheme) } else { String::new() };
             report.notes.push(format!("--imatrix: it has entries for none of the tensors{of}; its names are those of GGUF"));
+        }
+        if report.problems.is_empty() {
+            let nothing = schemes.iter().filter(|s| s.model.n == 0);
+            report.problems.extend(nothing.map(|s| format!("nothing was compared: there is no weight in the tensors of {}", s.scheme)));
         }
         report.schemes = schemes;
     }

@@ -24,6 +24,9 @@ pub const BASE: &str = "q4_k_m";
 /// The mixes that a plan is compared with.
 const FIXED: [&str; 13] = ["q2_k", "iq3_xs", "q3_k_s", "iq3_m", "q3_k_m", "q3_k_l", "iq4_xs", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k", "q8_0"];
 
+/// How many times an error may count: beyond, nothing would be left of the others.
+const FACTORS: std::ops::RangeInclusive<f64> = 1e-12..=1e12;
+
 /// What a plan is made of.
 pub struct Planner<'a> {
     pub args: &'a PlanArgs,
@@ -140,7 +143,12 @@ impl<'a> Planner<'a> {
             if fitting.is_empty() {
                 return Err(Error::tensor(&self.args.model, &t.name, self.why_nothing_fits(t)));
             }
-            weight *= self.weights.iter().filter(|(pattern, _)| pattern.is_match(&t.name)).map(|(_, factor)| factor).product::<f64>();
+            let factor = self.weights.iter().filter(|(pattern, _)| pattern.is_match(&t.name)).map(|(_, factor)| factor).product::<f64>();
+            if !FACTORS.contains(&factor) {
+                let problem = format!("the factors of --weight multiply to {factor:e}, needed 1e-12 to 1e12");
+                return Err(Error::tensor(&self.args.model, &t.name, problem));
+            }
+            weight *= factor;
             open.push(Open { place, weight, schemes: fitting });
         }
         match open.is_empty() {

@@ -10,7 +10,7 @@ use super::report::TensorRow;
 use super::shell;
 
 /// Endings of models, which a recipe has not.
-const MODELS: [&str; 3] = ["gguf", "bqt", "safetensors"];
+const MODELS: [&str; 3] = [".gguf", ".bqt", ".safetensors"];
 
 /// Refuses a name for the recipe that is one of a model: most likely that is what was to be written.
 ///
@@ -18,7 +18,8 @@ const MODELS: [&str; 3] = ["gguf", "bqt", "safetensors"];
 /// If it is.
 pub fn refuse_model_name(path: &Path) -> Result<()> {
     let is_folder = path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
-    let is_model = path.extension().is_some_and(|ending| MODELS.iter().any(|known| ending.eq_ignore_ascii_case(known)));
+    let name = path.to_string_lossy().to_ascii_lowercase();
+    let is_model = MODELS.iter().any(|ending| name.ends_with(ending));
     if !is_folder && !is_model {
         return Ok(());
     }

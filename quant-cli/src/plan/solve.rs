@@ -68,42 +68,55 @@ impl Planner<'_> {
     /// The choice with the least error within the target.
     fn least_error(&self, open: &[Open], candidates: &[Vec<Candidate>]) -> Result<Solution> {
         let others = self.not_chosen(open).map(Planned::n_bytes).sum::<u64>();
-        // Bytes of the file that are no tensors, about: they depend on types, so they are counted again for each choice.
-        let beside = match self.args.target_size {
-            Some(_) => self.written(&[], String::new(), false)?.1.saturating_sub(self.base.n_bytes()),
-            None => 0,
+        let smallest: Vec<usize> = candidates.iter().map(|of| smallest(of)).collect();
+        let least = others + candidates.iter().zip(&smallest).map(|(of, &i)| of[i].bytes).sum::<u64>();
+        // Bytes of the file that are no tensors depend on the choice: those of the smallest one are where it begins.
+        let (mut total, fits) = match (self.args.target_size, self.args.target_bpw) {
+            (Some(most), _) => {
+                let size = self.file(open, &smallest)?.1;
+                ((most + least).saturating_sub(size), size)
+            }
+            (None, bits) => ((bits.unwrap_or_default() / 8.0 * self.base.n_elements() as f64) as u64, least),
         };
-        let mut total = match self.args.target_bpw {
-            Some(bits) => (bits / 8.0 * self.base.n_elements() as f64) as u64,
-            None => self.args.target_size.unwrap_or_default().saturating_sub(beside),
-        };
+        if total < least {
+            return Err(self.too_small(open, least, fits));
+        }
         loop {
-            let found = allocate::within_bytes(candidates, total.saturating_sub(others)).map_err(|e| match e {
-                Error::Request(_) => self.too_small(open, candidates, beside),
-                other => other,
-            })?;
+            let found = allocate::within_bytes(candidates, total - others)?;
             let (plan, size) = self.file(open, &found.choice)?;
             let over = self.args.target_size.map_or(0, |most| size.saturating_sub(most));
             if over == 0 {
                 let is_best = is_best(candidates, &found.choice);
                 return Ok(Solution { choice: found.choice, error: found.error, bound: found.bound, budget: Some(total), plan, is_best });
             }
-            total = total.saturating_sub(over);
+            if total == least {
+                return self.only(open, candidates, smallest, total);
+            }
+            total = total.saturating_sub(over).max(least);
         }
+    }
+
+    /// The smallest choice, where no other fits.
+    fn only(&self, open: &[Open], candidates: &[Vec<Candidate>], choice: Vec<usize>, budget: u64) -> Result<Solution> {
+        let error = candidates.iter().zip(&choice).map(|(of, &i)| of[i].error).sum();
+        let (plan, _) = self.file(open, &choice)?;
+        let is_best = is_best(candidates, &choice);
+        Ok(Solution { choice, error, bound: error, budget: Some(budget), plan, is_best })
     }
 
     /// What a conversion makes of a choice, and the most bytes that its file has, with `--audit` or without.
     fn file(&self, open: &[Open], choice: &[usize]) -> Result<(Plan, u64)> {
         let rules = self.rules(open, choice);
         let (plan, size) = self.written(&rules, self.recipe(&rules, LONGEST, LONGEST), true)?;
-        let digits = if self.is_gguf { 0 } else { DIGITS * plan.tensors.len() as u64 };
+        let is_nested = |t: &&Planned| !t.copied && matches!(t.scheme, Scheme::FourBit { nested: true, .. });
+        let digits = DIGITS * plan.tensors.iter().filter(is_nested).count() as u64;
         Ok((plan, size + digits))
     }
 
-    fn too_small(&self, open: &[Open], candidates: &[Vec<Candidate>], beside: u64) -> Error {
+    /// `least` are the bytes of the smallest tensors, `file` those of their file.
+    fn too_small(&self, open: &[Open], least: u64, file: u64) -> Error {
         let kept: Vec<&Planned> = self.not_chosen(open).collect();
         let others = kept.iter().map(|t| t.n_bytes()).sum::<u64>();
-        let least: u64 = candidates.iter().filter_map(|c| c.iter().map(|c| c.bytes).min()).sum::<u64>() + others;
         let unit = if self.args.target_size.is_some() { "bytes" } else { "bits a weight" };
         let shown = |bytes: u64| match self.args.target_size {
             Some(_) => bytes.to_string(),
@@ -119,12 +132,21 @@ impl Planner<'_> {
         } else {
             "name smaller types in --schemes, or more room"
         };
-        Error::request(format!("the target is too small: these types need at least {} {unit}{of_others}; {advice}", shown(least + beside)))
+        Error::request(format!(
+            "the target is too small: these types need at least {} {unit}{of_others}; {advice}",
+            shown(if self.args.target_size.is_some() { file } else { least })
+        ))
     }
 }
 
 fn bytes_of(t: &Planned, scheme: Scheme) -> Result<u64> {
     Ok(scheme.codec(&t.shape)?.parts().iter().map(quant_core::codec::Part::n_bytes).sum())
+}
+
+/// The candidate with the fewest bytes, of several the one with the least error.
+fn smallest(of: &[Candidate]) -> usize {
+    let key = |i: &usize| (of[*i].bytes, of[*i].error);
+    (0..of.len()).min_by(|a, b| key(a).0.cmp(&key(b).0).then(key(a).1.total_cmp(&key(b).1))).unwrap_or(0)
 }
 
 fn is_best(candidates: &[Vec<Candidate>], choice: &[usize]) -> bool {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use quant_core::audit::{Activations, Candidate, Inputs, Seen, Subject};
 use quant_core::plan::{Plan, View};
-use quant_core::source::{Importance, Source, Tensor};
+use quant_core::source::{Importance, Role, Source, Tensor};
 use quant_core::{Dtype, Error, Result, Scheme, convert};
 
 pub use place::{Part, layer_of, part_of};
@@ -165,6 +165,12 @@ impl Pairing {
     pub fn name_of(&self, pair: &Pair) -> &str {
         let (here, there) = (&self.reference.tensors[pair.reference].name, &self.candidate.tensors[pair.candidate].name);
         if HEADS.iter().any(|(head, _)| head == there) { there } else { here }
+    }
+
+    /// What a pair is in the model: a head where its name is one.
+    pub fn role_of(&self, pair: &Pair) -> Role {
+        let (here, there) = (&self.reference.tensors[pair.reference], &self.candidate.tensors[pair.candidate]);
+        if self.name_of(pair) == here.name { here.role } else { there.role }
     }
 
     fn nothing_in_common(&self) -> Error {
