@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use quant_core::codec::Tally;
 use quant_core::convert::Budget;
+use quant_core::error::Printable;
 use quant_core::plan::{Plan, Planned};
 use quant_core::recipe::{NOT_ASKED, Recipe, Rule, pattern};
 use quant_core::scheme::Profile;
@@ -22,7 +23,7 @@ use crate::audit::tried::converted;
 use crate::inspect::shape;
 use crate::progress::Progress;
 use crate::recipe::{RecipeFile, unmatched};
-use crate::report::{self, Outcome, and_more, bold, note, table};
+use crate::report::{self, Outcome, bold, first_and_more, note, table};
 use crate::size::{bytes, count, duration};
 use crate::{audit, device, mix, model};
 
@@ -70,10 +71,10 @@ pub fn fallbacks<'a>(tensors: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<S
 
 /// A line for each reason, with the first name and how many there are.
 fn by_reason<'a>(tensors: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
-    let mut reasons: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
-    tensors.for_each(|(name, reason)| reasons.entry(reason).or_insert((0, name)).0 += 1);
-    let shown = |(reason, (n, first)): (&str, (usize, &str))| format!("{reason} ({}{})", quant_core::error::Printable(first), and_more(n - 1));
-    reasons.into_iter().map(shown).collect()
+    let line = |(reason, names): (&str, Vec<&str>)| format!("{reason} ({})", Printable(&first_and_more(names).unwrap_or_default()));
+    let mut lines: Vec<String> = report::by_reason(tensors).into_iter().map(line).collect();
+    lines.sort();
+    lines
 }
 
 /// Runs the command.
@@ -311,7 +312,7 @@ impl Report {
 
     fn text(&self) -> String {
         let verb = if self.dry_run { "Would write" } else { "Wrote" };
-        let mut text = format!("{} {} ({})\n", bold(verb), quant_core::error::Printable(&self.output), self.target);
+        let mut text = format!("{} {} ({})\n", bold(verb), Printable(&self.output), self.target);
         if self.dry_run {
             let cells = |r: &Row| vec![r.name.clone(), shape(&r.shape), r.from.clone(), r.to.clone(), bytes(r.bytes), r.reason.clone()];
             text += &table(&["tensor", "shape", "from", "to", ">size", "why"], self.tensors.iter().map(cells));
@@ -365,7 +366,7 @@ impl Report {
     fn losses(&self) -> String {
         let mut text = String::new();
         for r in self.tensors.iter().filter(|r| r.overflows > 0) {
-            text += &format!(" overflow: {} numbers of {} do not fit {}\n", r.overflows, quant_core::error::Printable(&r.name), r.to);
+            text += &format!(" overflow: {} numbers of {} do not fit {}\n", r.overflows, Printable(&r.name), r.to);
         }
         let outliers: u64 = self.tensors.iter().filter_map(|r| r.outlier_columns).sum();
         if self.tensors.iter().any(|r| r.outlier_columns.is_some()) {

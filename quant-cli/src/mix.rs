@@ -11,7 +11,7 @@ use quant_formats::gguf::{Edit, Entry, Kind, Mix};
 
 use crate::args::{ConvertArgs, option_file};
 use crate::recipe::unmatched;
-use crate::report::and_more;
+use crate::report::first_and_more;
 
 /// An importance matrix and the path of its file.
 pub type Importance = (std::sync::Arc<ImportanceMatrix>, String);
@@ -90,10 +90,9 @@ pub fn notes(mix: &Mix, checkpoint: &Checkpoint, plan: &Plan) -> Vec<String> {
         notes.push(format!("{what}: its rules for single tensors do not apply"));
     }
     let lacks = |t: &&Planned| !t.copied && matches!(t.scheme, Scheme::Ggml(_)) && t.importance.is_none();
-    let mut lacking = plan.tensors.iter().filter(lacks);
-    if let (Some((_, path)), Some(first)) = (&mix.importance, lacking.next()) {
-        let more = and_more(lacking.count());
-        notes.push(format!("{}{more}: quantized without importance, as {path} has no entry that may be used", first.name));
+    let lacking = first_and_more(plan.tensors.iter().filter(lacks).map(|t| t.name.as_str()));
+    if let (Some((_, path)), Some(names)) = (&mix.importance, lacking) {
+        notes.push(format!("{names}: quantized without importance, as {path} has no entry that may be used"));
     }
     notes
 }

@@ -76,6 +76,24 @@ pub fn and_more(n: usize) -> String {
     if n == 0 { String::new() } else { format!(" and {n} more") }
 }
 
+/// The first of names and how many more there are; none of none.
+pub fn first_and_more<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let mut names = names.into_iter();
+    names.next().map(|first| format!("{first}{}", and_more(names.count())))
+}
+
+/// Names by what is said of them, in the order of what is said first.
+pub fn by_reason<'a>(tensors: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<(&'a str, Vec<&'a str>)> {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (name, reason) in tensors {
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, names)) => names.push(name),
+            None => reasons.push((reason, vec![name])),
+        }
+    }
+    reasons
+}
+
 /// `1 tensor`, `2 tensors`.
 pub fn counted(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })

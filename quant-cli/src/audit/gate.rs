@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::args::AuditArgs;
 use super::report::{Failed, Metrics, Report, SchemeReport, TensorRow, Weights};
-use crate::report::and_more;
+use crate::report::first_and_more;
 
 /// What the whole model is called in a condition.
 const MODEL: &str = "model";
@@ -105,10 +105,8 @@ impl Condition {
     /// Tensors that differ and have no such figure.
     fn unreached(&self, scheme: &SchemeReport, of: &str) -> Option<String> {
         let is_unreached = |row: &&TensorRow| row.metrics.differs() && self.concerns(row) && self.value(&row.metrics, Some(&row.weights)).is_none();
-        let mut rows = scheme.tensors.iter().filter(is_unreached);
-        let first = &rows.next()?.name;
-        let more = and_more(rows.count());
-        Some(format!("--fail-if '{}': says nothing of {first}{more}{of}: no {} is known there", self.text, self.metric))
+        let names = first_and_more(scheme.tensors.iter().filter(is_unreached).map(|row| row.name.as_str()))?;
+        Some(format!("--fail-if '{}': says nothing of {names}{of}: no {} is known there", self.text, self.metric))
     }
 
     /// The figures of a scheme that it looks at, by tensor.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use quant_core::error::Printable;
 
 use super::report::{Failed, LayerRow, Metrics, Report, SchemeReport, TensorRow};
-use crate::report::{and_more, bold, counted, table};
+use crate::report::{bold, by_reason, counted, first_and_more, table};
 use crate::size::{bytes, count, duration};
 
 /// Tensors that are listed without `--all`.
@@ -14,6 +14,8 @@ const WORST: usize = 12;
 const NAME: (usize, usize) = (17, 38);
 /// Characters of a line, if names can be shortened so far.
 const WIDTH: usize = 80;
+/// Characters of a column of roles.
+const ROLE: usize = 14;
 /// Names of a list that are shown.
 const SHOWN: usize = 8;
 
@@ -140,7 +142,7 @@ fn roles(report: &Report, title: &str, figure: fn(&Metrics) -> String) -> String
     let mut text = format!("\n{}\n", bold(title));
     let mut left = &report.schemes[..];
     while !left.is_empty() {
-        let mut width = 14;
+        let mut width = ROLE;
         let n = left.iter().take_while(|s| {
             width += s.scheme.chars().count().max(7) + 2;
             width <= WIDTH
@@ -232,14 +234,8 @@ fn lists(report: &Report) -> String {
 
 /// What was skipped: a line for each reason, with the first name.
 fn skipped(report: &Report) -> Vec<String> {
-    let mut reasons: Vec<(&str, &str, usize)> = Vec::new();
-    for s in &report.skipped {
-        match reasons.iter_mut().find(|(reason, ..)| *reason == s.reason) {
-            Some((.., n)) => *n += 1,
-            None => reasons.push((&s.reason, &s.name, 0)),
-        }
-    }
-    reasons.into_iter().map(|(reason, name, more)| format!("{name}{}: {reason}", and_more(more))).collect()
+    let reasons = by_reason(report.skipped.iter().map(|s| (s.name.as_str(), s.reason.as_str())));
+    reasons.into_iter().map(|(reason, names)| format!("{}: {reason}", first_and_more(names).unwrap_or_default())).collect()
 }
 
 /// A condition that holds, in a line.
@@ -298,12 +294,11 @@ fn by_error(a: &TensorRow, b: &TensorRow) -> std::cmp::Ordering {
     error(a).total_cmp(&error(b)).then_with(|| b.name.cmp(&a.name))
 }
 
-/// Names of at most so many characters: if some are longer, `.weight`, then `model.` are left out of all, and at last all but the number of the layer and
-/// the end.
-fn shortened(names: Vec<&str>, most: usize) -> Vec<String> {
+/// Names of at most so many characters: if some are longer, `.weight`, then `model.` are left out of all, and at last of the long ones all
+/// but the number of the layer and the end.
+fn shortened(mut names: Vec<&str>, most: usize) -> Vec<String> {
     let length = |name: &str| name.chars().count();
     let fit = |names: &[&str]| names.iter().all(|name| length(name) <= most);
-    let mut names = names;
     if !fit(&names) {
         names.iter_mut().for_each(|name| *name = name.strip_suffix(".weight").unwrap_or(name));
     }
@@ -324,7 +319,7 @@ fn cut(name: &str, most: usize) -> String {
         None => {
             let head = format!("…{}…", number.split('.').next().unwrap_or_default());
             let room = most.saturating_sub(head.chars().count());
-            head.clone() + &fitting(room).map_or_else(|| tail(name, room), str::to_owned)
+            head + &fitting(room).map_or_else(|| tail(name, room), str::to_owned)
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What schemes would do to a model, without writing it; and what a conversion did.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use quant_core::audit::{Audit, ErrorStats, Subject};
@@ -33,8 +34,7 @@ impl Session<'_> {
     /// Tries every scheme that was asked for.
     pub fn tried(&self) -> Result<Report> {
         let types = self.args.types.iter().map(|text| self.type_asked(text));
-        let asked = types.chain(self.args.recipe.iter().map(|path| self.recipe_asked(path))).collect::<Result<Vec<_>>>()?;
-        let mut asked = asked;
+        let mut asked = types.chain(self.args.recipe.iter().map(|path| self.recipe_asked(path))).collect::<Result<Vec<_>>>()?;
         tell_apart(&mut asked)?;
         let mut report = empty(self.args, "");
         let mut schemes = Vec::new();
@@ -44,12 +44,12 @@ impl Session<'_> {
             schemes.push(scheme);
             names.push(name);
         }
-        if let Some(only) = self.only.as_ref().filter(|_| schemes.iter().all(|s| s.compared == 0)) {
-            return Err(Error::request(format!("--only '{only}' matches no tensor and no role")));
-        }
         if let Some(only) = &self.only {
-            let nothing = schemes.iter().filter(|s| s.compared == 0);
-            report.problems.extend(nothing.map(|s| format!("--only '{only}' matches no tensor and no role of {}", s.scheme)));
+            let nothing: Vec<&SchemeReport> = schemes.iter().filter(|s| s.compared == 0).collect();
+            if nothing.len() == schemes.len() {
+                return Err(Error::request(format!("--only '{only}' matches no tensor and no role")));
+            }
+            report.problems.extend(nothing.iter().map(|s| format!("--only '{only}' matches no tensor and no role of {}", s.scheme)));
         }
         names.dedup();
         report.names = if let [name] = names[..] { name } else { "Hugging Face, and those of GGUF for mixes" };
@@ -129,16 +129,20 @@ impl Session<'_> {
 
 /// Gives recipes of the same name that of their path; refuses what is asked for twice.
 fn tell_apart(asked: &mut [Asked]) -> Result<()> {
-    let names: Vec<String> = asked.iter().map(|a| a.name.clone()).collect();
-    let is_repeated = |names: &[String], i: usize| names.iter().filter(|name| **name == names[i]).count() > 1;
-    for (i, a) in asked.iter_mut().enumerate().filter(|(i, _)| is_repeated(&names, *i)) {
-        a.name = a.file.as_ref().map_or(names[i].clone(), |file| file.path.display().to_string());
+    let same = repeated(asked);
+    for a in asked.iter_mut().filter(|a| same.contains(&a.name)) {
+        a.name = a.file.as_ref().map_or(a.name.clone(), |file| file.path.display().to_string());
     }
-    let names: Vec<String> = asked.iter().map(|a| a.name.clone()).collect();
-    match (0..names.len()).find(|&i| is_repeated(&names, i)) {
-        Some(i) => Err(Error::request(format!("'{}' is asked for twice", names[i]))),
+    match repeated(asked).first() {
+        Some(name) => Err(Error::request(format!("'{name}' is asked for twice"))),
         None => Ok(()),
     }
+}
+
+/// The names that several have.
+fn repeated(asked: &[Asked]) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    asked.iter().filter(|a| !seen.insert(&a.name)).map(|a| a.name.clone()).collect()
 }
 
 /// What a conversion would say of the types that it gives.

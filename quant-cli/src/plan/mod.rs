@@ -58,7 +58,7 @@ pub fn run(args: &PlanArgs) -> Result<Outcome> {
     let next = args
         .recipe
         .as_ref()
-        .map(|path| format!("Wrote {}\nNext: {}\n", Printable(&path.display().to_string()), planner.next(path, &open, &report.tensors)));
+        .map(|path| format!("Wrote {}\nNext: {}\n", Printable(&path.display().to_string()), planner.next(path, report.requantizes)));
     Ok(Outcome::ok(if args.json { json(&report)? } else { report.text() + &next.unwrap_or_default() }))
 }
 
@@ -130,6 +130,7 @@ impl Planner<'_> {
             kept,
             notes: self.notes(open, &solved, bytes, file_bytes),
             recipe,
+            requantizes: self.requantizes(open, &solved.choice),
         })
     }
 

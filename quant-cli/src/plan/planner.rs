@@ -1,6 +1,7 @@
 //! What there is to choose: the model, the tensors whose type is open, and what a conversion would make of them.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use quant_core::mix::Ftype;
 use quant_core::plan::{Plan, Planned};
@@ -17,15 +18,15 @@ use regex::Regex;
 use super::args::PlanArgs;
 use super::costs::Costs;
 use crate::audit::tried::mix;
-use crate::report::and_more;
+use crate::report::first_and_more;
 
 /// The mix that a recipe for GGUF begins with; it gives types to what the recipe does not name.
 pub const BASE: &str = "q4_k_m";
 /// The mixes that a plan is compared with.
 const FIXED: [&str; 13] = ["q2_k", "iq3_xs", "q3_k_s", "iq3_m", "q3_k_m", "q3_k_l", "iq4_xs", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k", "q8_0"];
 
-/// How many times an error may count: beyond, nothing would be left of the others.
-const FACTORS: std::ops::RangeInclusive<f64> = 1e-12..=1e12;
+/// How many times the errors of a tensor may count: beyond, nothing would be left of the others.
+const FACTORS: RangeInclusive<f64> = 1e-12..=1e12;
 
 /// What a plan is made of.
 pub struct Planner<'a> {
@@ -100,8 +101,8 @@ impl<'a> Planner<'a> {
         Ok(Request { allow_requantize: true, mix: Some(mix), recipe, ..Request::new(Target::Gguf) })
     }
 
-    /// What a conversion by a recipe makes of the tensors, and the bytes of its file; a BQT file keeps the text of the recipe, too, and
-    /// what `--audit` finds.
+    /// What a conversion by a recipe makes of the tensors, and the bytes of its file; a BQT file keeps the text of the recipe, too, and,
+    /// with `audit`, what `--audit` finds.
     ///
     /// # Errors
     /// If the model cannot be converted so.
@@ -130,7 +131,7 @@ impl<'a> Planner<'a> {
         let parts: Vec<_> = self.base.tensors.iter().map(|t| (part_of(&t.name, t.role), t.n_elements())).collect();
         let sensitivities = sensitivities(&parts, layers.len() as u64, has_head(&self.checkpoint));
         let mut open = Vec::new();
-        for ((place, t), mut weight) in self.base.tensors.iter().enumerate().zip(sensitivities) {
+        for ((place, t), sensitivity) in self.base.tensors.iter().enumerate().zip(sensitivities) {
             let tensor = &self.checkpoint.tensors[t.source];
             let is_open = if self.is_gguf { !t.copied } else { tensor.is_weight() && recipe.decide(tensor).scheme.is_some() };
             if !is_open || t.n_elements() == 0 {
@@ -143,17 +144,20 @@ impl<'a> Planner<'a> {
             if fitting.is_empty() {
                 return Err(Error::tensor(&self.args.model, &t.name, self.why_nothing_fits(t)));
             }
-            let factor = self.weights.iter().filter(|(pattern, _)| pattern.is_match(&t.name)).map(|(_, factor)| factor).product::<f64>();
-            if !FACTORS.contains(&factor) {
-                let problem = format!("the factors of --weight multiply to {factor:e}, needed 1e-12 to 1e12");
-                return Err(Error::tensor(&self.args.model, &t.name, problem));
-            }
-            weight *= factor;
-            open.push(Open { place, weight, schemes: fitting });
+            open.push(Open { place, weight: sensitivity * self.factor_of(t)?, schemes: fitting });
         }
         match open.is_empty() {
             true => Err(Error::file(&self.args.model, self.why_nothing_is_open())),
             false => Ok(open),
+        }
+    }
+
+    /// How many times the errors of a tensor count, by the options.
+    fn factor_of(&self, t: &Planned) -> Result<f64> {
+        let factor = self.weights.iter().filter(|(pattern, _)| pattern.is_match(&t.name)).map(|(_, factor)| factor).product::<f64>();
+        match FACTORS.contains(&factor) {
+            true => Ok(factor),
+            false => Err(Error::tensor(&self.args.model, &t.name, format!("the factors of --weight multiply to {factor:e}, needed 1e-12 to 1e12"))),
         }
     }
 
@@ -218,12 +222,10 @@ impl<'a> Planner<'a> {
     pub fn without_importance(&self, open: &[Open]) -> Option<String> {
         let Some(matrix) = &self.beside.importance else { return Some("without --imatrix every column counts the same".into()) };
         let names = open.iter().map(|o| self.base.tensors[o.place].name.as_str());
-        let mut lacking = names.filter(|name| matrix.n_values(name).is_none());
-        let first = lacking.next()?;
-        let more = and_more(lacking.count());
-        let needing = self.schemes.iter().any(|s| needs_importance(*s) && self.is_gguf);
-        let also = if needing { ", and types that need importance are no choice" } else { "" };
-        Some(format!("{first}{more}: the importance matrix has no entry; every column counts the same there{also}"))
+        let lacking = first_and_more(names.filter(|name| matrix.n_values(name).is_none()))?;
+        let is_needed = self.is_gguf && self.schemes.iter().any(|s| needs_importance(*s));
+        let also = if is_needed { ", and types that need importance are no choice" } else { "" };
+        Some(format!("{lacking}: the importance matrix has no entry; every column counts the same there{also}"))
     }
 
     /// The relative error of a tensor under a scheme, if it was measured. What has the scheme from the first is copied.

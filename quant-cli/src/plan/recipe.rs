@@ -6,7 +6,6 @@ use std::path::Path;
 use quant_core::{Error, Result, Scheme};
 
 use super::planner::{BASE, Open, Planner, exactly};
-use super::report::TensorRow;
 use super::shell;
 
 /// Endings of models, which a recipe has not.
@@ -56,19 +55,23 @@ impl Planner<'_> {
         text
     }
 
-    /// The command that follows the plan.
-    pub fn next(&self, recipe: &Path, open: &[Open], rows: &[TensorRow]) -> String {
-        // What convert refuses without being asked: a mix for what is quantized, anything for what ggml quantized.
-        let is_again = |(o, row): (&Open, &TensorRow)| {
-            let from = self.base.tensors[o.place].from;
+    /// Whether `convert` refuses a choice without being asked: a mix for what is quantized, anything for what ggml quantized.
+    pub fn requantizes(&self, open: &[Open], choice: &[usize]) -> bool {
+        let is_again = |(o, &choice): (&Open, &usize)| {
+            let (from, to) = (self.base.tensors[o.place].from, o.schemes[choice]);
             let was_quantized = if self.is_gguf { from.is_quantized() } else { matches!(from, Scheme::Ggml(_)) };
-            was_quantized && o.schemes.iter().any(|s| s.is_quantized() && *s != from && s.to_string() == row.scheme)
+            was_quantized && to.is_quantized() && to != from
         };
+        open.iter().zip(choice).any(is_again)
+    }
+
+    /// The command that follows the plan.
+    pub fn next(&self, recipe: &Path, requantizes: bool) -> String {
         let ending = if self.is_gguf { "gguf" } else { "bqt" };
         let mut words = vec!["quant convert".to_owned(), shell::word(&self.args.model), format!("OUTPUT.{ending} --recipe"), shell::word(recipe)];
         let importance = self.args.imatrix.iter().filter(|_| self.is_gguf);
         words.extend(importance.map(|path| format!("--imatrix {}", shell::word(path))));
-        words.extend(open.iter().zip(rows).any(is_again).then(|| "--allow-requantize".to_owned()));
+        words.extend(requantizes.then(|| "--allow-requantize".to_owned()));
         words.join(" ")
     }
 }

@@ -44,6 +44,9 @@ pub struct Report {
     /// The text of the recipe.
     #[serde(skip)]
     pub recipe: String,
+    /// Whether it quantizes again what is quantized, which `convert` has to be allowed.
+    #[serde(skip)]
+    pub requantizes: bool,
 }
 
 /// A mix of llama-quantize.

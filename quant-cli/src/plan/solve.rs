@@ -35,8 +35,8 @@ impl Planner<'_> {
     pub fn solve(&self, open: &[Open], costs: &Costs) -> Result<Solution> {
         let candidates = open.iter().map(|o| self.candidates(o, costs)).collect::<Result<Vec<_>>>()?;
         match self.args.max_error {
-            Some(limit) => self.smallest(open, &candidates, limit),
-            None => self.least_error(open, &candidates),
+            Some(limit) => self.within_error(open, &candidates, limit),
+            None => self.within_target(open, &candidates),
         }
     }
 
@@ -50,7 +50,7 @@ impl Planner<'_> {
     }
 
     /// The smallest choice within an error.
-    fn smallest(&self, open: &[Open], candidates: &[Vec<Candidate>], limit: f64) -> Result<Solution> {
+    fn within_error(&self, open: &[Open], candidates: &[Vec<Candidate>], limit: f64) -> Result<Solution> {
         let total_weight: f64 = open.iter().map(|o| o.weight).sum();
         let unreachable = |_| {
             let least: f64 = candidates.iter().map(|of| of.iter().map(|c| c.error).fold(f64::INFINITY, f64::min)).sum();
@@ -66,20 +66,20 @@ impl Planner<'_> {
     }
 
     /// The choice with the least error within the target.
-    fn least_error(&self, open: &[Open], candidates: &[Vec<Candidate>]) -> Result<Solution> {
+    fn within_target(&self, open: &[Open], candidates: &[Vec<Candidate>]) -> Result<Solution> {
         let others = self.not_chosen(open).map(Planned::n_bytes).sum::<u64>();
         let smallest: Vec<usize> = candidates.iter().map(|of| smallest(of)).collect();
         let least = others + candidates.iter().zip(&smallest).map(|(of, &i)| of[i].bytes).sum::<u64>();
-        // Bytes of the file that are no tensors depend on the choice: those of the smallest one are where it begins.
-        let (mut total, fits) = match (self.args.target_size, self.args.target_bpw) {
-            (Some(most), _) => {
-                let size = self.file(open, &smallest)?.1;
+        // What a file has beside tensors depends on the choice: that of the smallest one is what the search begins with.
+        let (mut total, needed) = match self.args.target_size {
+            Some(most) => {
+                let (_, size) = self.file(open, &smallest)?;
                 ((most + least).saturating_sub(size), size)
             }
-            (None, bits) => ((bits.unwrap_or_default() / 8.0 * self.base.n_elements() as f64) as u64, least),
+            None => ((self.args.target_bpw.unwrap_or_default() / 8.0 * self.base.n_elements() as f64) as u64, least),
         };
         if total < least {
-            return Err(self.too_small(open, least, fits));
+            return Err(self.too_small(open, needed));
         }
         loop {
             let found = allocate::within_bytes(candidates, total - others)?;
@@ -89,19 +89,9 @@ impl Planner<'_> {
                 let is_best = is_best(candidates, &found.choice);
                 return Ok(Solution { choice: found.choice, error: found.error, bound: found.bound, budget: Some(total), plan, is_best });
             }
-            if total == least {
-                return self.only(open, candidates, smallest, total);
-            }
+            // It ends: with `least` the smallest choice is found again, whose file fits.
             total = total.saturating_sub(over).max(least);
         }
-    }
-
-    /// The smallest choice, where no other fits.
-    fn only(&self, open: &[Open], candidates: &[Vec<Candidate>], choice: Vec<usize>, budget: u64) -> Result<Solution> {
-        let error = candidates.iter().zip(&choice).map(|(of, &i)| of[i].error).sum();
-        let (plan, _) = self.file(open, &choice)?;
-        let is_best = is_best(candidates, &choice);
-        Ok(Solution { choice, error, bound: error, budget: Some(budget), plan, is_best })
     }
 
     /// What a conversion makes of a choice, and the most bytes that its file has, with `--audit` or without.
@@ -113,8 +103,8 @@ impl Planner<'_> {
         Ok((plan, size + digits))
     }
 
-    /// `least` are the bytes of the smallest tensors, `file` those of their file.
-    fn too_small(&self, open: &[Open], least: u64, file: u64) -> Error {
+    /// `needed` are the bytes of the smallest choice: of its file, if that is what the target is of, else of its tensors.
+    fn too_small(&self, open: &[Open], needed: u64) -> Error {
         let kept: Vec<&Planned> = self.not_chosen(open).collect();
         let others = kept.iter().map(|t| t.n_bytes()).sum::<u64>();
         let unit = if self.args.target_size.is_some() { "bytes" } else { "bits a weight" };
@@ -132,10 +122,7 @@ impl Planner<'_> {
         } else {
             "name smaller types in --schemes, or more room"
         };
-        Error::request(format!(
-            "the target is too small: these types need at least {} {unit}{of_others}; {advice}",
-            shown(if self.args.target_size.is_some() { file } else { least })
-        ))
+        Error::request(format!("the target is too small: these types need at least {} {unit}{of_others}; {advice}", shown(needed)))
     }
 }
 
@@ -143,12 +130,13 @@ fn bytes_of(t: &Planned, scheme: Scheme) -> Result<u64> {
     Ok(scheme.codec(&t.shape)?.parts().iter().map(quant_core::codec::Part::n_bytes).sum())
 }
 
-/// The candidate with the fewest bytes, of several the one with the least error.
+/// The candidate with the fewest bytes; of several the first of those with the least error.
 fn smallest(of: &[Candidate]) -> usize {
-    let key = |i: &usize| (of[*i].bytes, of[*i].error);
-    (0..of.len()).min_by(|a, b| key(a).0.cmp(&key(b).0).then(key(a).1.total_cmp(&key(b).1))).unwrap_or(0)
+    let by = |a: &usize, b: &usize| of[*a].bytes.cmp(&of[*b].bytes).then(of[*a].error.total_cmp(&of[*b].error));
+    (0..of.len()).min_by(by).unwrap_or(0)
 }
 
+/// Whether every tensor has the candidate with the least error.
 fn is_best(candidates: &[Vec<Candidate>], choice: &[usize]) -> bool {
     candidates.iter().zip(choice).all(|(of, &choice)| of.iter().all(|c| c.error >= of[choice].error))
 }

@@ -40,8 +40,8 @@ pub fn has_head(checkpoint: &Checkpoint) -> bool {
     !checkpoint.kv.iter().any(|e| e.key.ends_with(".pooling_type") || sees_all(e))
 }
 
-/// How much the squared relative errors of tensors count, given the part and the weights of each. Those of all but head and embeddings sum to 1.
-/// Embeddings serve as head in a model that has one without a tensor for it.
+/// How much the squared relative errors of tensors count, given the part and the weights of each. Those of all but head and embeddings
+/// sum to 1. Embeddings serve as head in a model that has one without a tensor for it.
 pub fn sensitivities(tensors: &[(Part, u64)], n_layers: u64, has_head: bool) -> Vec<f64> {
     let is_outside = |part: Part| matches!(part, Part::Head | Part::Embedding);
     let share = |&(part, n): &(Part, u64)| if is_outside(part) { 0.0 } else { factor(part) * n as f64 };
